@@ -272,8 +272,9 @@ pub struct Fault {
     pub not_processed: bool,
     /// Trying again may help (for calls that can be repeated).
     pub transient: bool,
-    /// The response is a proxy's, and says nothing about the resource.
-    pub is_of_proxy: bool,
+    /// The response says nothing about the resource, whatever its code: it is a proxy's, or
+    /// of a router that does not know the path.
+    pub is_unrelated: bool,
     /// The credential was rejected: it is dropped, and the call is retried once with a new
     /// one.
     pub credential_rejected: bool,
@@ -391,7 +392,7 @@ impl Error {
         self.is_transient()
             || self.is_wrong_success()
             || matches!(self, Self::Upstream(fault)
-                if fault.is_of_proxy || matches!(fault.http_status, 500..=599)
+                if fault.is_unrelated || matches!(fault.http_status, 500..=599)
                     // Not Implemented, HTTP Version Not Supported, Network
                     // Authentication Required: they last.
                     && !matches!(fault.http_status, 501 | 505 | 511))

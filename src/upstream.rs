@@ -125,7 +125,7 @@ impl fmt::Debug for Upstream {
 /// Returns whether the error of an idempotent delete says that the resource does not exist.
 fn is_already_deleted(call: &Call, error: &Error) -> bool {
     let missing = matches!(error, Error::Upstream(fault)
-        if fault.code == Code::NotFound && fault.http_status == 404);
+        if fault.code == Code::NotFound && fault.http_status == 404 && !fault.is_unrelated);
     missing && call.verb == http::Method::DELETE && call.idempotency == Idempotency::Idempotent
 }
 
@@ -678,7 +678,7 @@ impl Upstream {
             && let Some(cause) = missing_api::cause(reply, &fault)
         {
             fault.code = Code::Unimplemented;
-            fault.is_of_proxy = cause == missing_api::Cause::Proxy;
+            fault.is_unrelated |= cause == missing_api::Cause::Proxy;
             if fault.metadata.iter().all(|(key, _)| *key != HINT) {
                 fault.metadata.push((HINT, cause.hint().to_owned()));
             }

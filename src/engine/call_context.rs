@@ -68,15 +68,15 @@ impl CallContext<'_> {
         }
     }
 
-    /// Decodes the reply to a call of `method` with this [`Call::effect`]. An error body in
-    /// a success becomes the fault that the family's error mapping reads from it.
+    /// Decodes the reply to a call of `method` with this verb and [`Call::effect`]. An error
+    /// body in a success becomes the fault that the family's error mapping reads from it.
     pub fn decode(
         &self,
         method: &Method,
-        effect: Idempotency,
+        (verb, effect): (&http::Method, Idempotency),
         reply: &Reply,
     ) -> Result<Decoded, Error> {
-        let error = match method.decode(reply) {
+        let error = match method.decode_reply_to(verb, reply) {
             Ok(decoded) => return Ok(decoded),
             Err(error) => error,
         };

@@ -121,7 +121,9 @@ pub async fn read(
         deadline,
     };
     let effect = Idempotency::NoSideEffects;
-    context.decode(method, effect, &reply).map(|_| ())
+    context
+        .decode(method, (&call.verb, effect), &reply)
+        .map(|_| ())
 }
 
 /// Returns the text of a failed check: what failed, where, and what to do.

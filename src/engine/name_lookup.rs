@@ -178,7 +178,9 @@ impl NameLookup {
         let invalidations = self.lock().invalidations;
         let call = rpc.bind(&key.request, context.dialect())?;
         let reply = context.call(rpc, &call).await?;
-        let message = context.decode(rpc, call.effect(), &reply)?.message;
+        let message = context
+            .decode(rpc, (&call.verb, call.effect()), &reply)?
+            .message;
         let cached = Cached {
             message: message.clone(),
             expires: Instant::now() + CACHE_TTL,

@@ -39,11 +39,21 @@ pub trait PageCursor: Send + Sync {
         false
     }
 
+    /// Returns the list and the request of the first page, until it is read, where the walk
+    /// does not begin at the list's first page: whether NOT_FOUND is the end of the list is
+    /// then not known.
+    fn list_before_first(&self) -> Result<Option<ListPage<'_>>, Error> {
+        Ok(None)
+    }
+
     /// Returns the key of an item; `None` where nothing identifies it.
     fn key(&self, _item: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         Ok(None)
     }
 }
+
+/// A page of a list: the rpc, its paging, what the request asks for, and the request.
+pub type ListPage<'a> = (&'a Method, &'a Paging, PageRequest, Bytes);
 
 /// What the pager does with a repeated page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,13 +136,22 @@ impl<C: PageCursor> Pager<C> {
         }
         let method = self.cursor.method();
         let reply = match context.call(method, &call).await {
-            Err(error) if is_no_page(&error) && self.cursor.ends_at_not_found() => {
+            Err(error) if is_no_page(&error) => {
+                let ends = match self.cursor.list_before_first()? {
+                    None => self.cursor.ends_at_not_found(),
+                    Some((method, paging, asked, request)) => {
+                        is_behind_the_last(context, method, paging, asked, &request).await?
+                    }
+                };
+                if !ends {
+                    return Err(error);
+                }
                 self.ended = true;
                 return Ok(None);
             }
             reply => reply?,
         };
-        let page = context.decode(method, call.effect(), &reply)?;
+        let page = context.decode(method, (&call.verb, call.effect()), &reply)?;
         let items = self.cursor.advance(&page)?;
         let items = match &mut self.repeats {
             Repeats::Fail(seen) => seen.filter(items, |item| self.cursor.key(item))?,
@@ -175,6 +194,31 @@ impl<C: PageCursor> Pager<C> {
 pub(super) fn is_no_page(error: &Error) -> bool {
     matches!(error, Error::Upstream(fault)
         if fault.code == Code::NotFound && fault.http_status == 404)
+}
+
+/// Whether a page that does not exist follows the last one, which did not show that it is the
+/// last one. Reads the page before: whether it has a total is not known here.
+pub(super) async fn is_behind_the_last(
+    context: CallContext<'_>,
+    method: &Method,
+    paging: &Paging,
+    asked: PageRequest,
+    request: &Bytes,
+) -> Result<bool, Error> {
+    let dialect = context.dialect();
+    let Some(before) = paging.page_before(request, asked) else {
+        return Ok(false);
+    };
+    let asked = paging.page_request(&before, dialect)?;
+    let call = method.bind(&before, dialect)?;
+    let (verb, effect) = (call.verb.clone(), call.effect());
+    let reply = match context.call(method, &call).await {
+        Err(error) if is_no_page(&error) => return Ok(false),
+        reply => reply?,
+    };
+    let page = context.decode(method, (&verb, effect), &reply)?.message;
+    let following = paging.following(asked, &page, None)?;
+    Ok(following.token.is_some() && !following.by_total)
 }
 
 /// The keys that reveal that a list has started over: those of three pages, however long the
@@ -350,6 +394,19 @@ impl PageCursor for TokenCursor {
         let paging = self.paging();
         matches!((paging, self.requested), (Ok(paging), Some(requested))
             if paging.ends_before(requested, self.by_total))
+    }
+
+    fn list_before_first(&self) -> Result<Option<ListPage<'_>>, Error> {
+        let (Some(requested), None) = (self.requested, self.by_total) else {
+            return Ok(None);
+        };
+        let listed = self.method.polled_request(&self.request)?;
+        let request = listed.unwrap_or_else(|| self.request.clone());
+        let list = match &self.method.pages {
+            Some(pages) => &*pages.list,
+            None => &*self.method,
+        };
+        Ok(Some((list, self.paging()?, requested, request)))
     }
 
     fn key(&self, item: &[u8]) -> Result<Option<Vec<u8>>, Error> {

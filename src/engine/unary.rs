@@ -9,7 +9,7 @@ use super::call_context::CallContext;
 use super::pager::{self, MergeCursor, OnRepeat, Pager};
 use crate::error::Error;
 use drawbridge_transcoder::call::{BufferPermit, Call, Reply};
-use drawbridge_transcoder::contract::{Decoded, Method, PageRequest, Paging};
+use drawbridge_transcoder::contract::{Decoded, Method};
 use drawbridge_transcoder::json::Notes;
 
 /// The response to a unary rpc.
@@ -35,14 +35,15 @@ pub async fn call(
         None => None,
     };
     let call = method.bind_shared(request, dialect)?;
-    let effect = call.effect();
+    let (verb, effect) = (call.verb.clone(), call.effect());
     let first_call = method.merge_pages.as_ref().map(|_| call.clone());
     let reply = match send(context, method, request, call).await {
         Err(error) => match page {
             // A page without items ends the list.
             Some((paging, asked))
                 if pager::is_no_page(&error)
-                    && is_behind_the_last(context, method, paging, asked, request).await? =>
+                    && pager::is_behind_the_last(context, method, paging, asked, request)
+                        .await? =>
             {
                 return Ok(UnaryResponse {
                     decoded: Decoded {
@@ -57,7 +58,7 @@ pub async fn call(
         },
         Ok(reply) => reply,
     };
-    let mut decoded = context.decode(method, effect, &reply)?;
+    let mut decoded = context.decode(method, (&verb, effect), &reply)?;
     if let Some((paging, asked)) = page {
         decoded.message = paging.with_next(asked, decoded.message)?;
     }
@@ -69,31 +70,6 @@ pub async fn call(
         headers: reply.headers,
         buffer_permit: reply.buffer_permit,
     })
-}
-
-/// Whether a page that does not exist follows the last one, which did not show that it is the
-/// last one. Reads the page before: whether it has a total is not known here.
-async fn is_behind_the_last(
-    context: CallContext<'_>,
-    method: &Method,
-    paging: &Paging,
-    asked: PageRequest,
-    request: &Bytes,
-) -> Result<bool, Error> {
-    let dialect = context.dialect();
-    let Some(before) = paging.page_before(request, asked) else {
-        return Ok(false);
-    };
-    let asked = paging.page_request(&before, dialect)?;
-    let call = method.bind(&before, dialect)?;
-    let effect = call.effect();
-    let reply = match send(context, method, &before, call).await {
-        Err(error) if pager::is_no_page(&error) => return Ok(false),
-        reply => reply?,
-    };
-    let page = context.decode(method, effect, &reply)?.message;
-    let following = paging.following(asked, &page, None)?;
-    Ok(following.token.is_some() && !following.by_total)
 }
 
 /// Sends `call`, which is bound from `request`, in two steps where `method` has an action.

@@ -54,7 +54,7 @@ pub(crate) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         retry_after,
         not_processed: not_processed(reply),
         transient: is_transient(status),
-        is_of_proxy: false,
+        is_unrelated: false,
         credential_rejected: status == StatusCode::UNAUTHORIZED,
         fields: error.fields,
         metadata: metadata([(HINT, redirect_hint(status))]),

@@ -4,26 +4,24 @@
 //!
 //! [`Reply::unsupported_encoding`]: drawbridge_transcoder::call::Reply::unsupported_encoding
 
-use std::convert::Infallible;
-use std::future::ready;
+use std::io::Write as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use flate2::write::GzDecoder;
 use flate2::{Decompress, FlushDecompress, Status};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, Response};
 use http_body::{Body, Frame};
-use tower::ServiceExt;
-use tower_http::decompression::{Decompression, DecompressionBody};
 
 use super::BoxError;
 
 /// Size of the chunks of an inflated body.
 const CHUNK_BYTES: usize = 32 << 10;
 
-/// The body of a response, decoded.
-pub(super) type DecodedBody<B> = DecompressionBody<InflatedBody<B>>;
+/// How a member of gzip begins. Source: RFC 1952, section 2.3.1.
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// The coding of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +34,7 @@ enum Coding {
 }
 
 /// Decodes the body of a response, and removes the header of its coding.
-pub(super) async fn decode<B>(mut response: Response<B>) -> Response<DecodedBody<B>>
+pub(super) fn decode<B>(mut response: Response<B>) -> Response<DecodedBody<B>>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
@@ -45,30 +43,19 @@ where
         true => Coding::Identity,
         false => coding(response.headers()),
     };
+    let decoder = match coding {
+        Coding::Identity | Coding::Other => None,
+        Coding::Gzip => Some(Decoder::Gzip(Gunzip::default())),
+        Coding::Deflate => Some(Decoder::Deflate(Inflate::default())),
+    };
     let headers = response.headers_mut();
-    match coding {
-        Coding::Identity => drop(headers.remove(CONTENT_ENCODING)),
-        Coding::Gzip => {
-            // The name that the decoder knows.
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        Coding::Deflate => {
-            headers.remove(CONTENT_ENCODING);
-            headers.remove(CONTENT_LENGTH);
-        }
-        Coding::Other => {}
+    if coding != Coding::Other {
+        headers.remove(CONTENT_ENCODING);
     }
-    let response = response.map(|body| InflatedBody {
-        body,
-        inflate: (coding == Coding::Deflate).then(Inflate::default),
-    });
-    let service = tower::service_fn(move |response| ready(Ok::<_, Infallible>(response)));
-    let service = service.map_request(|request: Request<Response<_>>| request.into_body());
-    let decoded = Decompression::new(service).oneshot(Request::new(response));
-    match decoded.await {
-        Ok(response) => response,
-        Err(never) => match never {},
+    if decoder.is_some() {
+        headers.remove(CONTENT_LENGTH);
     }
+    response.map(|body| DecodedBody { body, decoder })
 }
 
 /// Reads `Content-Encoding`. Source: RFC 9110, section 8.4.
@@ -96,10 +83,119 @@ fn coding(headers: &HeaderMap) -> Coding {
     found
 }
 
-/// A body that is inflated if its coding is deflate.
-pub(super) struct InflatedBody<B> {
+/// The body of a response, decoded.
+pub(super) struct DecodedBody<B> {
     body: B,
-    inflate: Option<Inflate>,
+    decoder: Option<Decoder>,
+}
+
+/// Decodes a body, of which the parts are pushed as they arrive.
+enum Decoder {
+    Gzip(Gunzip),
+    Deflate(Inflate),
+}
+
+impl Decoder {
+    fn push(&mut self, data: Bytes) {
+        let input = match self {
+            Self::Gzip(gunzip) => &mut gunzip.input,
+            Self::Deflate(inflate) => &mut inflate.input,
+        };
+        *input = match input.is_empty() {
+            true => data,
+            false => [&**input, &*data].concat().into(),
+        };
+    }
+
+    /// Returns the next chunk; none if it needs more input.
+    fn next(&mut self) -> Result<Option<Bytes>, BoxError> {
+        match self {
+            Self::Gzip(gunzip) => gunzip.next(),
+            Self::Deflate(inflate) => inflate.next(),
+        }
+    }
+
+    /// Checks that nothing is missing at the end of the body.
+    fn end(&mut self) -> Result<(), BoxError> {
+        match self {
+            Self::Gzip(gunzip) => gunzip.end(),
+            Self::Deflate(inflate) => inflate.end(),
+        }
+    }
+}
+
+/// The state of decoding gzip: members, one after the other. Files that were compressed in
+/// parts and joined have several. Source: RFC 1952, section 2.2.
+#[derive(Default)]
+struct Gunzip {
+    /// The member that is being decoded; none before it has begun.
+    member: Option<GzDecoder<Vec<u8>>>,
+    /// Received bytes that are not decoded yet.
+    input: Bytes,
+    /// Whether the decoder may hold output of the input so far.
+    may_hold_output: bool,
+    has_member: bool,
+    is_complete: bool,
+}
+
+impl Gunzip {
+    fn next(&mut self) -> Result<Option<Bytes>, BoxError> {
+        loop {
+            let Some(member) = &mut self.member else {
+                if self.is_complete || GZIP_MAGIC.starts_with(&self.input) && !self.is_at_magic() {
+                    return Ok(None);
+                }
+                if self.is_at_magic() {
+                    self.member = Some(GzDecoder::new(Vec::with_capacity(CHUNK_BYTES)));
+                    continue;
+                }
+                if !self.has_member {
+                    return Err("the gzip coding is invalid".into());
+                }
+                // What follows the end is ignored.
+                self.is_complete = true;
+                return Ok(None);
+            };
+            let mut is_at_end = false;
+            if !self.input.is_empty() {
+                let read = member.write(&self.input)?;
+                is_at_end = read == 0;
+                self.input.advance(read);
+                self.may_hold_output = true;
+            } else if self.may_hold_output {
+                member.flush()?;
+                self.may_hold_output = false;
+            } else {
+                return Ok(None);
+            }
+            if is_at_end {
+                member.try_finish()?;
+            }
+            let output = std::mem::take(member.get_mut());
+            if is_at_end {
+                self.member = None;
+                self.has_member = true;
+            }
+            if !output.is_empty() {
+                return Ok(Some(output.into()));
+            }
+        }
+    }
+
+    fn is_at_magic(&self) -> bool {
+        self.input.starts_with(&GZIP_MAGIC)
+    }
+
+    fn end(&mut self) -> Result<(), BoxError> {
+        let is_complete = match &mut self.member {
+            Some(member) => member.try_finish().is_ok(),
+            None => self.has_member || self.input.is_empty(),
+        };
+        match is_complete {
+            true => Ok(()),
+            false => Err("the body ends within its gzip coding".into()),
+        }
+    }
 }
 
 /// The state of inflating a body.
@@ -115,14 +211,6 @@ struct Inflate {
 }
 
 impl Inflate {
-    fn push(&mut self, data: Bytes) {
-        self.input = match self.input.is_empty() {
-            true => data,
-            false => [&*self.input, &*data].concat().into(),
-        };
-    }
-
-    /// Returns the next chunk; none if it needs more input.
     fn next(&mut self) -> Result<Option<Bytes>, BoxError> {
         if self.is_complete || !self.has_more && self.input.is_empty() {
             return Ok(None);
@@ -153,7 +241,6 @@ impl Inflate {
         }
     }
 
-    /// Checks that nothing is missing at the end of the body.
     fn end(&self) -> Result<(), BoxError> {
         let has_begun = self.decompress.is_some() || !self.input.is_empty();
         match has_begun && !self.is_complete {
@@ -163,7 +250,7 @@ impl Inflate {
     }
 }
 
-impl<B> Body for InflatedBody<B>
+impl<B> Body for DecodedBody<B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
@@ -175,21 +262,21 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        let Some(inflate) = &mut this.inflate else {
+        let Some(decoder) = &mut this.decoder else {
             let frame = Pin::new(&mut this.body).poll_frame(cx);
             return frame.map_err(Into::into);
         };
         loop {
-            match inflate.next() {
+            match decoder.next() {
                 Ok(None) => {}
                 Ok(Some(chunk)) => return Poll::Ready(Some(Ok(Frame::data(chunk)))),
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
             let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(cx)) else {
-                return Poll::Ready(inflate.end().err().map(Err));
+                return Poll::Ready(decoder.end().err().map(Err));
             };
             match frame.map(Frame::into_data) {
-                Ok(Ok(data)) => inflate.push(data),
+                Ok(Ok(data)) => decoder.push(data),
                 Ok(Err(trailers)) => return Poll::Ready(Some(Ok(trailers))),
                 Err(error) => return Poll::Ready(Some(Err(error.into()))),
             }
@@ -197,11 +284,11 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inflate.is_none() && self.body.is_end_stream()
+        self.decoder.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        match self.inflate {
+        match self.decoder {
             None => self.body.size_hint(),
             Some(_) => http_body::SizeHint::default(),
         }
@@ -210,10 +297,9 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
     use flate2::Compression;
     use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+    use http::HeaderValue;
     use http_body_util::{BodyExt, Full, StreamBody};
 
     use super::*;
@@ -255,7 +341,7 @@ mod tests {
             let value = HeaderValue::from_str(encoding).unwrap();
             response.headers_mut().append(CONTENT_ENCODING, value);
         }
-        let response = decode(response).await;
+        let response = decode(response);
         let header = response.headers().get(CONTENT_ENCODING);
         let header = header.map(|value| value.to_str().unwrap().to_owned());
         let body = response.into_body().collect().await;
@@ -284,13 +370,32 @@ mod tests {
             (&["deflate"], raw_deflate(&text)),
             (&["x-deflate"], raw_deflate(&text)),
             (&["deflate"], [zlib(&text), b"more".to_vec()].concat()),
+            // Two members, as of joined files; then padding.
+            (
+                &["gzip"],
+                [gzip(&text[..70]), gzip(b""), gzip(&text[70..])].concat(),
+            ),
+            (&["gzip"], [gzip(&text), vec![0; 3]].concat()),
+            (&["gzip"], [gzip(&text), b"more".to_vec()].concat()),
         ] {
-            for chunk in [1, 1_000, 1 << 20] {
+            for chunk in [97, 1_000, 1 << 20] {
                 let (header, got) = decoded(encodings, &body, chunk).await;
                 assert_eq!(header, None, "{encodings:?}");
                 // `assert_eq!` would print all of it.
                 assert!(got.unwrap() == text, "{encodings:?} in chunks of {chunk}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn codings_are_decoded_byte_by_byte() {
+        for (encoding, body) in [
+            ("gzip", [gzip(b"ab"), gzip(b""), gzip(b"cd")].concat()),
+            ("deflate", zlib(b"abcd")),
+            ("deflate", raw_deflate(b"abcd")),
+        ] {
+            let (_, got) = decoded(&[encoding], &body, 1).await;
+            assert_eq!(got.unwrap(), "abcd", "{encoding}");
         }
     }
 
@@ -316,7 +421,7 @@ mod tests {
             let mut response = Response::new(Full::<Bytes>::default());
             let value = HeaderValue::from_static(encoding);
             response.headers_mut().insert(CONTENT_ENCODING, value);
-            let response = decode(response).await;
+            let response = decode(response);
             assert!(response.headers().is_empty(), "{encoding}");
             let body = response.into_body().collect().await.unwrap();
             assert!(body.to_bytes().is_empty());
@@ -330,6 +435,14 @@ mod tests {
         for (encoding, body) in [
             ("gzip", half(gzip(&text))),
             ("gzip", text.clone()),
+            ("gzip", vec![0x1f]),
+            ("gzip", [gzip(&text), half(gzip(&text))].concat()),
+            ("gzip", {
+                let mut body = gzip(&text);
+                let crc = body.len() - 8;
+                body[crc] ^= 1;
+                body
+            }),
             ("deflate", half(zlib(&text))),
             ("deflate", half(raw_deflate(&text))),
             ("deflate", b"x".to_vec()),
@@ -342,18 +455,24 @@ mod tests {
 
     #[tokio::test]
     async fn chunks_of_an_inflated_body_are_short() {
-        let bomb = zlib(&vec![0; 64 << 20]);
-        let response = Response::new(Full::new(Bytes::from(bomb)));
-        let (mut parts, body) = response.into_parts();
-        let value = HeaderValue::from_static("deflate");
-        parts.headers.insert(CONTENT_ENCODING, value);
-        let mut body = decode(Response::from_parts(parts, body)).await.into_body();
-        let mut total = 0;
-        while let Some(frame) = body.frame().await {
-            let length = frame.unwrap().into_data().unwrap().len();
-            assert!(length <= CHUNK_BYTES);
-            total += length;
+        let zeros = vec![0; 64 << 20];
+        // The decoder of gzip has a buffer of its own.
+        for (coding, bomb, max) in [
+            ("deflate", zlib(&zeros), CHUNK_BYTES),
+            ("gzip", gzip(&zeros), 4 * CHUNK_BYTES),
+        ] {
+            let response = Response::new(Full::new(Bytes::from(bomb)));
+            let (mut parts, body) = response.into_parts();
+            let value = HeaderValue::from_static(coding);
+            parts.headers.insert(CONTENT_ENCODING, value);
+            let mut body = decode(Response::from_parts(parts, body)).into_body();
+            let mut total = 0;
+            while let Some(frame) = body.frame().await {
+                let length = frame.unwrap().into_data().unwrap().len();
+                assert!(length <= max, "{coding}: {length}");
+                total += length;
+            }
+            assert_eq!(total, 64 << 20);
         }
-        assert_eq!(total, 64 << 20);
     }
 }

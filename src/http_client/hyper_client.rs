@@ -59,7 +59,7 @@ impl HyperClient {
             true => connect_error(&origin(&uri), &error),
             false => Error::NoResponse(cause(&error)),
         })?;
-        Ok(content_encoding::decode(response).await)
+        Ok(content_encoding::decode(response))
     }
 }
 

@@ -49,7 +49,7 @@ impl ReqwestClient {
         *outgoing.headers_mut() = request.headers;
         *outgoing.body_mut() = request.body.map(Into::into);
         let response = self.0.execute(outgoing).await.map_err(failure)?;
-        Ok(content_encoding::decode(response.into()).await)
+        Ok(content_encoding::decode(response.into()))
     }
 }
 

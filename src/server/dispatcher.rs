@@ -377,7 +377,7 @@ impl Dispatcher {
         };
         let reply = context.call(method, &file.call).await?;
         Ok(UnaryResponse {
-            decoded: context.decode(method, file.call.effect(), &reply)?,
+            decoded: context.decode(method, (&file.call.verb, file.call.effect()), &reply)?,
             headers: reply.headers,
             buffer_permit: reply.buffer_permit,
         })

@@ -12,7 +12,7 @@ pub(crate) fn fault(http_status: u16) -> Fault {
         retry_after: None,
         not_processed: false,
         transient: false,
-        is_of_proxy: false,
+        is_unrelated: false,
         credential_rejected: false,
         fields: Vec::new(),
         metadata: Vec::new(),
@@ -67,7 +67,7 @@ fn read(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         },
         transient: matches!(status, 502..=504),
         not_processed: common::not_processed(reply),
-        is_of_proxy: false,
+        is_unrelated: false,
         credential_rejected: status == 401,
         ..fault(status)
     }

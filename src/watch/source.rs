@@ -71,10 +71,11 @@ pub(super) struct PollRules {
 }
 
 /// Whether the upstream reports that the resource does not exist. An error body in a
-/// success is not such a report: it may be of a proxy or a server that is starting.
+/// success is not such a report: it may be of a proxy or a server that is starting. Nor is a path that
+/// does not exist.
 pub(super) fn is_not_found(error: &Error) -> bool {
     matches!(error, Error::Upstream(fault)
-        if fault.code == Code::NotFound && !error.is_wrong_success())
+        if fault.code == Code::NotFound && !fault.is_unrelated && !error.is_wrong_success())
 }
 
 /// Polls a REST API for one watch request.
@@ -201,7 +202,7 @@ impl StreamContext {
     ) -> Result<Bytes, Error> {
         let context = self.until(deadline);
         let reply = context.call(method, call).await?;
-        let first = context.decode(method, call.effect(), &reply)?;
+        let first = context.decode(method, (&call.verb, call.effect()), &reply)?;
         let whole = unary::merge_pages(context, method, call, first);
         Ok(whole.await?.message)
     }

@@ -350,13 +350,24 @@ fn fault(code: Code, retry_after: Option<Duration>) -> Error {
         retry_after,
         not_processed: false,
         transient: false,
-        is_of_proxy: false,
+        is_unrelated: false,
         credential_rejected: false,
         fields: Vec::new(),
         metadata: Vec::new(),
         locale: None,
         in_success: false,
     }))
+}
+
+/// A 404 of a router that does not know the path.
+fn unrelated_not_found() -> Error {
+    match fault(Code::NotFound, None) {
+        Error::Upstream(mut fault) => {
+            fault.is_unrelated = true;
+            Error::Upstream(fault)
+        }
+        error => error,
+    }
 }
 
 fn down() -> Error {

@@ -311,6 +311,17 @@ async fn missing_page_ends_a_numbered_list() {
             assert_eq!(page("3").await.unwrap_err().code(), Code::NotFound);
         }
         assert_eq!(page("5").await.unwrap_err().code(), Code::NotFound);
+        // A stream that begins at a page is not the end of a list that does not exist.
+        let from = |token: &'static str| {
+            let request = json!({"page_size": 3, "page_token": token});
+            let stream = gateway.client.watch("JobService/StreamJobs", request, &[]);
+            async { stream.await.unwrap().next().await.transpose() }
+        };
+        match end.is_none() && requests == 3 {
+            true => assert!(from("3").await.unwrap().is_none(), "{total} {count}"),
+            false => assert_eq!(from("3").await.unwrap_err().code(), Code::NotFound),
+        }
+        assert_eq!(from("5").await.unwrap_err().code(), Code::NotFound);
         let beyond = gateway
             .client
             .call("JobService/ListJobs", json!({"page_token": "0"}));

@@ -29,6 +29,12 @@ service JobService {
     };
     option (drawbridge.v1.method).also_success = 409;
   }
+  rpc RemoveJob(GetJobRequest) returns (Job) {
+    option (google.api.http) = {
+      post: "/jobs/{id}/remove"
+      additional_bindings { delete: "/teams/{team}/jobs/{name}" }
+    };
+  }
   rpc WatchJob(GetJobRequest) returns (stream WatchJobResponse) {
     option (google.api.http) = { get: "/jobs/{id}" };
     option (drawbridge.v1.method).watch = {
@@ -385,4 +391,16 @@ async fn entries_of_a_text_log_are_lines() {
             assert_eq!(line().await, want.trim_end());
         }
     }
+}
+
+#[tokio::test]
+async fn empty_reply_to_a_delete_of_an_additional_binding_is_ok() {
+    let (recorder, gateway) = acme([Answer::json(200, &json!(null))]).await;
+    let remove = async |request: Value| {
+        let call = gateway.client.call("acme.v1.JobService/RemoveJob", request);
+        call.await.map(|_| ()).map_err(|status| status.code())
+    };
+    assert_eq!(remove(json!({"team": "t", "name": "n"})).await, Ok(()));
+    assert_eq!(remove(json!({"id": "a"})).await, Err(Code::Internal));
+    assert_eq!(recorder.take().len(), 2);
 }

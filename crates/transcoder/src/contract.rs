@@ -349,9 +349,18 @@ impl Method {
     /// `response_body`, is not decoded. Any other reply is `Error::NotTheResource`,
     /// `Error::ErrorBody` where the family recognizes it, or `Error::Decode` where a member
     /// cannot be read, with the upstream's request id.
+    ///
+    /// The call is that of the first binding. With `additional_bindings`, use
+    /// [`Self::decode_reply_to`].
     pub fn decode(&self, reply: &Reply) -> Result<Decoded, Error> {
         let method = self.polled().map_or(self, |polled| polled);
-        decode::decode(method, reply)
+        self.decode_reply_to(&method.verb, reply)
+    }
+
+    /// Decodes the reply to a call with this verb as [`Self::decode`] does.
+    pub fn decode_reply_to(&self, verb: &http::Method, reply: &Reply) -> Result<Decoded, Error> {
+        let method = self.polled().map_or(self, |polled| polled);
+        decode::decode(method, verb, reply)
             .map_err(|error| error.of_request(self.family_rules.request_id(&reply.headers)))
     }
 

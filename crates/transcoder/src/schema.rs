@@ -6,7 +6,7 @@ mod lookup;
 mod problems;
 mod url_pattern;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use prost_reflect::DescriptorPool;
@@ -61,6 +61,8 @@ pub struct Schema {
     /// The enums.
     pub enums: Vec<Enum>,
     by_name: HashMap<Box<str>, MessageId>,
+    /// Names of fields with upper-case letters, in any message.
+    camel_fields: HashSet<Box<str>>,
 }
 
 /// One message type.
@@ -319,6 +321,11 @@ impl Schema {
                 (Some(one), Some(other)) => one.eq(other),
                 _ => one.kind == other.kind,
             }
+    }
+
+    /// Returns whether any message has a field of this name, which has upper-case letters.
+    pub(crate) fn is_camel_field(&self, name: &str) -> bool {
+        self.camel_fields.contains(name)
     }
 
     /// Returns the id of the message of this full name.

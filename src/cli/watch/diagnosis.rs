@@ -149,7 +149,7 @@ mod tests {
                 Some("try --gateway https://gw.example:50051"),
             ),
             (b"\x16\x03\x01\x00\x02", Some("this port serves TLS")),
-            (b"", Some("closed at once")),
+            (b"", Some("closes the connection at once")),
             (b"HTTP/", Some("serves HTTP/1.1")),
             (b"SSH-2", Some("does not serve gRPC")),
             (b"\x00\x00\x12\x04\x00", None),

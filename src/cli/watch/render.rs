@@ -378,7 +378,7 @@ mod tests {
             (&web, 46, "stack web ██░░░░░░ 3/12 CREATE_IN_PROGRESS 5s"),
             (&web, 40, "stack web 3/12 CREATE_IN_PROGRESS 5s"),
             (&web, 35, "stack web 3/12 CREATE_IN_PROGRESS"),
-            (&web, 32, "stack… 3/12 CREATE_IN_PROGRESS"),
+            (&web, 32, "stack … 3/12 CREATE_IN_PROGRESS"),
             (&web, 25, "3/12 CREATE_IN_PROGRESS"),
             (&web, 20, "CREATE_IN_PROGRESS"),
             (&web, 10, "CREATE_I…"),

@@ -25,7 +25,7 @@ fn fault() -> Fault {
         retry_after: None,
         not_processed: false,
         transient: false,
-        is_of_proxy: false,
+        is_unrelated: false,
         credential_rejected: false,
         fields: Vec::new(),
         metadata: vec![("title", "Conflict".into())],

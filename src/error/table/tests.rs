@@ -24,7 +24,7 @@ fn fault(http_status: u16, code: Code, not_processed: bool, transient: bool) -> 
         retry_after: None,
         not_processed,
         transient,
-        is_of_proxy: false,
+        is_unrelated: false,
         credential_rejected: false,
         fields: Vec::new(),
         metadata: Vec::new(),

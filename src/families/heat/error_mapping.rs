@@ -68,6 +68,9 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
     let undelivered = class == Some("MessageDeliveryFailure");
     let row_deleted = is_deleted_row(reply.status, &body);
     let hint = hint(context, reply.status, &body, code);
+    // The endpoint is wrong, or the operation is missing. Source: docs/apis/heat.md, "Causes and
+    // gRPC status", shape B.
+    let is_unrelated = reply.status == StatusCode::NOT_FOUND && body.router;
     Fault {
         code,
         reason: (body.class.clone().or(body.reason)).unwrap_or_else(|| http_reason(reply.status)),
@@ -83,7 +86,7 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         not_processed: undelivered || not_processed(reply),
         // Not ActionInProgress: an action takes minutes, retries take seconds.
         transient: timed_out || undelivered || row_deleted || is_transient(reply.status),
-        is_of_proxy: false,
+        is_unrelated,
         credential_rejected: reply.status == StatusCode::UNAUTHORIZED,
         fields: Vec::new(),
         metadata: metadata([

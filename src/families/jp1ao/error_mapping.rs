@@ -53,7 +53,7 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         },
         not_processed: not_processed(reply),
         transient: unavailable || is_transient(reply.status),
-        is_of_proxy: false,
+        is_unrelated: false,
         credential_rejected: status == 401,
         fields: Vec::new(),
         metadata: metadata([

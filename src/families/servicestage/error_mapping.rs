@@ -74,7 +74,7 @@ fn read(context: &FaultContext<'_>, reply: &Reply, now: SystemTime) -> Fault {
     Fault {
         code,
         // Another signature fails too, and five consecutive failures lock the key.
-        is_of_proxy: false,
+        is_unrelated: false,
         credential_rejected: status == 401
             && code == Code::Unauthenticated
             && reason != APP_REJECTED

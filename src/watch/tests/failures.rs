@@ -31,6 +31,7 @@ async fn transient_failures_are_tolerated_and_reported() {
         Error::Deadline { sent: true },
         fault(Code::Unavailable, None),
         fault(Code::ResourceExhausted, None),
+        unrelated_not_found(),
     ] {
         let (watches, source) = (watches(), ScriptedSource::of(false, &["1"]));
         let mut stream = watches.join(&source).await;

@@ -200,10 +200,11 @@ impl Binding {
         Ok(true)
     }
 
-    /// Checks a request by the rules of its fields, without a call.
+    /// Checks a request by the rules of the binding that it chooses, without a call.
     pub fn check(&self, request: &[u8], dialect: &str) -> Result<(), Error> {
         let view = View::of(&self.schema, self.input, request).map_err(Error::malformed)?;
-        self.check_view(self.plan(dialect), &view, dialect)?;
+        let binding = self.choose(&view, request)?;
+        binding.check_view(binding.plan(dialect), &view, dialect)?;
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Decodes a reply into the response message.
 
+use http::Method as Verb;
 use http::header::CONTENT_TYPE;
 
 use super::required_member::Required;
@@ -13,10 +14,10 @@ use crate::schema::{Cardinality, Field, Kind};
 /// What to do about a response of something else than the API.
 const CHECK_ENDPOINT: &str = "check the upstream's endpoint";
 
-/// Decodes a reply; see [`Method::decode`].
-pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
+/// Decodes the reply to a call with this verb; see [`Method::decode_reply_to`].
+pub(super) fn decode(method: &Method, verb: &Verb, reply: &Reply) -> Result<Decoded, Error> {
     let Some(location) = &method.location else {
-        return decode_body(method, reply);
+        return decode_body(method, verb, reply);
     };
     // A response with a `Location` needs no body: that of a redirect is for people,
     // and that of a 201 may be, too.
@@ -24,7 +25,7 @@ pub(super) fn decode(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
     if reply.status.is_redirection() || !has_object {
         return Ok(Decoded::of(location.read(reply)?));
     }
-    match decode_body(method, reply) {
+    match decode_body(method, verb, reply) {
         Ok(Decoded { message, notes }) => Ok(Decoded {
             message: location.complete(reply, message)?,
             notes,
@@ -48,7 +49,7 @@ impl Decoded {
 }
 
 /// Decodes the body of a reply.
-fn decode_body(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
+fn decode_body(method: &Method, verb: &Verb, reply: &Reply) -> Result<Decoded, Error> {
     if let Some(raw) = &method.raw_response {
         return Ok(Decoded::of(raw.message(reply)));
     }
@@ -86,7 +87,7 @@ fn decode_body(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
     }
     let no_content = reply.status == http::StatusCode::NO_CONTENT;
     if no_content || body.is_empty() || body == b"null" {
-        if let Some(missing) = Required::of(method, None).missing_in_empty(method, body) {
+        if let Some(missing) = Required::of(method, None).missing_in_empty(verb, body) {
             return Err(missing);
         }
         return Ok(Decoded::of(Vec::new()));
@@ -144,7 +145,7 @@ fn decode_body(method: &Method, reply: &Reply) -> Result<Decoded, Error> {
     match method.error_status(body, Evidence::NotTheResource) {
         Some(status) => Err(error_body(status, missing)),
         // The resource is gone, whatever the object says.
-        None if method.verb == http::Method::DELETE => Ok(decoded),
+        None if *verb == Verb::DELETE => Ok(decoded),
         None => {
             let problem = format!("not the requested resource: {missing}");
             Err(Error::not_the_resource(problem))

@@ -80,8 +80,9 @@ impl Location {
                 _ => return Err(other()),
             }
         }
-        // The pattern begins with a slash: the path goes on before it.
-        if found.next().is_none() {
+        // The pattern begins with a slash: the path goes on before it, unless it is relative
+        // to that of the request. Source: RFC 9110, section 10.2.2.
+        if path.is_empty() || location.contains("://") && found.next().is_none() {
             return Err(other());
         }
         let mut message = Vec::new();
@@ -206,7 +207,9 @@ mod tests {
             ("/v1/p/stacks/web/17//", None),
             ("/v1/p/stacks//17", None),
             ("/v1/p/stax/web/17", None),
-            ("stacks/web/17", None),
+            ("stacks/web/17", Some(("web", "17"))),
+            ("stacks/web/17/?a=/b#c", Some(("web", "17"))),
+            ("web/17", None),
             ("http://stacks/web/17", None),
             ("http://h", None),
             ("", None),

@@ -134,29 +134,30 @@ impl Paging {
         before: Option<u64>,
     ) -> Result<Following, Error> {
         let items = wire::all(page, self.items).map_err(Error::malformed)?;
-        let Some(last) = items.last() else {
-            return Ok(Following {
-                token: None,
-                by_total: false,
-            });
-        };
         let count = items.len() as u64;
-        let full = [request.size, request.default_size].contains(&Some(count));
+        let full = count > 0 && [request.size, request.default_size].contains(&Some(count));
         let total = self.total(page)?;
-        let token = match self.style {
-            Style::Marker if full || self.has_next_link(page)? => Some(self.marker(last, count)?),
-            Style::Marker => None,
-            Style::Offset => {
+        let token = match (self.style, items.last()) {
+            (Style::Marker, Some(last)) if full || self.has_next_link(page)? => {
+                Some(self.marker(last, count)?)
+            }
+            (Style::Marker, _) | (Style::Offset, None) => None,
+            (Style::Offset, Some(_)) => {
                 let next = request.at.saturating_add(count);
                 total
                     .map_or(full, |total| next < total)
                     .then(|| next.to_string())
             }
-            Style::Page { first } => {
+            (Style::Page { first }, last) => {
                 let next = request.at.saturating_add(1);
                 let read = next.saturating_sub(first);
                 let more = match total {
                     None => full,
+                    // A page of a list that is filtered later can be empty.
+                    Some(items) if self.total_counts_items && last.is_none() => {
+                        let size = request.size.unwrap_or(u64::from(self.default_size));
+                        self.has_known_pages(request) && read.saturating_mul(size) < items
+                    }
                     Some(items) if self.total_counts_items => match before {
                         Some(before) => before.saturating_add(count) < items,
                         None => self.more_items(request, read, count, items),

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use http::Method as Verb;
+
 use crate::Error;
 use crate::family::Evidence;
 use crate::json::{self, Found, wire};
@@ -74,10 +76,8 @@ impl<'a> Required<'a> {
                 }
             }
             Rule::AnyMember(message) => {
-                let mut known = known(message);
                 let is_open = found.unknown && has_undescribed_form(message);
-                (!is_open && !known.any(|(index, field)| self.holds(found, index, field)))
-                    .then(|| missing_any(message))
+                (!is_open && !self.holds_any(found, message)).then(|| missing_any(message))
             }
         }
     }
@@ -126,6 +126,12 @@ impl<'a> Required<'a> {
         let declaring = match self.rule {
             Rule::BareList(_) => return None,
             Rule::Nothing => None,
+            // Next to an error, `null` is no value.
+            Rule::Member(_, index)
+                if found.is_some_and(|found| found.unknown && !found.has_content(index)) =>
+            {
+                return method.error_status(body, Evidence::NotTheResource);
+            }
             // Error bodies have no object or list of that name.
             Rule::Member(message, index) => match message.fields[usize::from(index)] {
                 Field {
@@ -148,9 +154,8 @@ impl<'a> Required<'a> {
             return None;
         };
         let declares = |name: &str| message.names.get(name.as_bytes()).is_some();
-        let has_known = found.is_none_or(|found| {
-            known(message).any(|(index, field)| self.holds(found, index, field))
-        });
+        let has_known =
+            found.is_none_or(|found| known(message).any(|(index, _)| found.has_content(index)));
         let evidence = match has_known {
             true => Evidence::MayBeTheResource(&declares),
             // Nothing but members without a field.
@@ -161,11 +166,11 @@ impl<'a> Required<'a> {
 
     /// Returns the error of an empty body or `null`. The reply to a DELETE may be empty:
     /// the resource is gone.
-    pub fn missing_in_empty(&self, method: &Method, body: &[u8]) -> Option<Error> {
+    pub fn missing_in_empty(&self, verb: &Verb, body: &[u8]) -> Option<Error> {
         let is_null = body == b"null";
         let missing = match self.rule {
             Rule::Nothing => None,
-            _ if method.verb == http::Method::DELETE => None,
+            _ if *verb == Verb::DELETE => None,
             Rule::BareList(field) if is_null && null_is_a_value(field) => None,
             Rule::BareList(_) => Some("the list is missing".to_owned()),
             Rule::Member(message, index)
@@ -186,20 +191,31 @@ impl<'a> Required<'a> {
         )))
     }
 
+    /// Returns whether the object holds at least one of the fields. One that is `null` does
+    /// not count, unless each of them could be `null` and empty.
+    fn holds_any(&self, found: &Found, message: &Message) -> bool {
+        known(message).any(|(index, _)| found.has_content(index))
+            || known(message).all(|(_, field)| self.may_be_null(field))
+                && known(message).any(|(index, _)| found.has(index))
+    }
+
     /// Returns whether the object holds the field. One that is `null` is absent, unless it
     /// is a list, a map or arbitrary JSON, which are then there and empty.
     fn holds(&self, found: &Found, index: FieldIndex, field: &Field) -> bool {
-        let may_be_null = match (field.kind, field.cardinality) {
+        match self.may_be_null(field) {
+            true => found.has(index),
+            false => found.has_value(index),
+        }
+    }
+
+    fn may_be_null(&self, field: &Field) -> bool {
+        match (field.kind, field.cardinality) {
             (_, Cardinality::Repeated | Cardinality::Map) => true,
             (Kind::Message(id), _) => matches!(
                 self.schema.message(id).shape,
                 Shape::Struct | Shape::Value | Shape::ListValue
             ),
             _ => false,
-        };
-        match may_be_null {
-            true => found.has(index),
-            false => found.has_value(index),
         }
     }
 }

@@ -68,6 +68,11 @@ impl Found {
         self.values.contains(index)
     }
 
+    /// Returns whether the field has a value other than `null`.
+    pub fn has_content(&self, index: FieldIndex) -> bool {
+        self.has_value(index) && !self.nulls.contains(index)
+    }
+
     /// Returns whether the field is there, as a value or as `null`.
     pub fn has(&self, index: FieldIndex) -> bool {
         self.values.contains(index) || self.nulls.contains(index)
@@ -273,11 +278,12 @@ impl<'t, 'o> Reader<'t, 'o> {
                 },
                 Some((index, field)) => {
                     guess = usize::from(index) + 1;
-                    if self.is_null() && !self.keeps_null(field) {
+                    let is_null = self.is_null();
+                    if is_null && depth == 0 {
+                        self.found.nulls.insert(index);
+                    }
+                    if is_null && !self.keeps_null(field) {
                         self.null()?;
-                        if depth == 0 {
-                            self.found.nulls.insert(index);
-                        }
                     } else {
                         if !seen.insert(index) && segments.is_none() {
                             segments = Some(Segments::of(message, &self.out[start..]));

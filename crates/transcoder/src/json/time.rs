@@ -271,17 +271,27 @@ pub fn write_mask_path(out: &mut Vec<u8>, path: &str) -> bool {
 }
 
 /// Returns the proto path of a JSON path of a field mask. A path with an underscore is
-/// not lowerCamel: it is a proto path already.
-pub fn read_mask_path(path: &str) -> String {
+/// not lowerCamel: it is a proto path already. So is each name of the path that `is_field`
+/// says to be the name of a field.
+pub fn read_mask_path(path: &str, is_field: impl Fn(&str) -> bool) -> String {
     if path.contains('_') {
         return path.to_owned();
     }
     let mut snake = String::with_capacity(path.len() + 4);
-    for c in path.chars() {
-        if c.is_ascii_uppercase() {
-            snake.push('_');
+    for (at, name) in path.split('.').enumerate() {
+        if at > 0 {
+            snake.push('.');
         }
-        snake.push(c.to_ascii_lowercase());
+        if is_field(name) {
+            snake.push_str(name);
+            continue;
+        }
+        for c in name.chars() {
+            if c.is_ascii_uppercase() {
+                snake.push('_');
+            }
+            snake.push(c.to_ascii_lowercase());
+        }
     }
     snake
 }
@@ -405,13 +415,13 @@ mod tests {
             let mut out = Vec::new();
             assert!(write_mask_path(&mut out, snake));
             assert_eq!(out, camel.as_bytes());
-            assert_eq!(read_mask_path(camel), snake);
+            assert_eq!(read_mask_path(camel, |_| false), snake);
         }
         let mut out = Vec::new();
         assert!(write_mask_path(&mut out, "foo_1.bar_2_baz"));
         assert_eq!(out, b"foo1.bar2Baz");
         for proto in ["foo_1", "foo_bar.baz_2", "labels_of.Some_Key"] {
-            assert_eq!(read_mask_path(proto), proto);
+            assert_eq!(read_mask_path(proto, |_| false), proto);
         }
         for path in ["fooBar", "foo_", "foo__bar", "_", "a,b"] {
             assert!(!write_mask_path(&mut Vec::new(), path), "{path}");

@@ -51,7 +51,14 @@ pub(super) fn build(pool: &DescriptorPool) -> (Schema, Problems) {
             table
         })
         .collect();
+    let has_upper = |name: &str| name.contains(|c: char| c.is_ascii_uppercase());
     let schema = Schema {
+        camel_fields: pool
+            .all_messages()
+            .flat_map(|message| message.fields().collect::<Vec<_>>())
+            .filter(|field| has_upper(field.name()))
+            .map(|field| field.name().into())
+            .collect(),
         messages,
         enums,
         by_name: builder.message_ids,

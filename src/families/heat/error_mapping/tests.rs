@@ -363,14 +363,19 @@ fn missing_route_is_unimplemented_if_the_dialect_may_lack_it() {
     let router = r#"{"message":"Not there.<br />","code":"404 Not Found","title":"Not Found"}"#;
     let heat = r#"{"code":404,"title":"Not Found","error":{"type":"NotFound","message":"x"}}"#;
     let apigw = r#"{"error_code":"APIGW.0101","error_msg":"no API"}"#;
-    for (context, body, code) in [
-        (&optional, router, Code::Unimplemented),
-        (&optional, apigw, Code::Unimplemented),
-        (&optional, heat, Code::NotFound),
-        (&READ, router, Code::NotFound),
-        (&READ, heat, Code::NotFound),
+    for (context, body, code, is_unrelated) in [
+        (&optional, router, Code::Unimplemented, true),
+        (&optional, apigw, Code::Unimplemented, false),
+        (&optional, heat, Code::NotFound, false),
+        (&READ, router, Code::NotFound, true),
+        (&READ, heat, Code::NotFound, false),
     ] {
-        assert_eq!(fault(context, &reply(404, &[], body)).code, code, "{body}");
+        let fault = fault(context, &reply(404, &[], body));
+        assert_eq!(
+            (fault.code, fault.is_unrelated),
+            (code, is_unrelated),
+            "{body}"
+        );
     }
 }
 

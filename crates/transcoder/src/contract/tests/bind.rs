@@ -314,6 +314,29 @@ fn first_binding_whose_path_fields_are_set_is_used() {
 }
 
 #[test]
+fn requests_of_streams_are_checked_by_the_binding_that_they_choose() {
+    let test = http(
+        "get: \"/a/{p.id}\" additional_bindings {get: \"/b/{b}\"}",
+        "message Req { P p = 1; string b = 2; } message Res {}
+         message P { string id = 1 [(google.api.field_behavior) = REQUIRED]; string q = 2; }",
+    );
+    for (request, want) in [
+        (json!({"p": {"id": "1"}, "b": "2"}), None),
+        (json!({"b": "2"}), None),
+        // In the path of the first binding, but not of the second one.
+        (json!({"p": {"q": "x"}, "b": "2"}), Some("p.id")),
+    ] {
+        let bound = test.bind(request.clone()).err();
+        let wire = test.wire("t.Req", request.clone());
+        let checked = test.rpc("Do").binding.check(&wire, "").err();
+        for error in [bound, checked] {
+            let field = error.map(|error| fault(&error).0.to_owned());
+            assert_eq!(field.as_deref(), want, "{request}");
+        }
+    }
+}
+
+#[test]
 fn field_mask_paths_follow_the_naming_of_the_file() {
     for (naming, want) in [
         ("NAMING_UNSPECIFIED", "display_name,foo_1.bar_baz,a"),
@@ -366,6 +389,47 @@ fn field_mask_paths_follow_the_naming_of_the_file() {
             let decoded = test.rpc("Do").decode(&reply).unwrap();
             let path = b"\x0a\x0e\x0a\x0cdisplay_name";
             assert_eq!(&*decoded.message, path, "{naming} {text}");
+        }
+    }
+}
+
+#[test]
+fn field_mask_path_with_the_exact_name_of_a_field_is_that_field() {
+    // protoc allows both names in two messages, or in a proto2 file.
+    let both = "string foo_bar = 1; Other other = 2; } message Other { string fooBar = 1;";
+    for (fields, text, want) in [
+        ("string foo_bar = 1;", "fooBar", "foo_bar"),
+        ("string foo_bar = 1;", "foo_bar", "foo_bar"),
+        ("string fooBar = 1;", "fooBar", "fooBar"),
+        ("string fooBar = 1;", "a.fooBar.bazQux", "a.fooBar.baz_qux"),
+        (both, "fooBar", "fooBar"),
+        (both, "foo_bar", "foo_bar"),
+    ] {
+        for naming in ["NAMING_PROTO_NAMES", "NAMING_JSON_NAMES"] {
+            let test = TestContract::new(&proto(&format!(
+                r#"import "google/protobuf/field_mask.proto";
+                option (drawbridge.v1.file).naming = {naming};
+                service S {{
+                  rpc Do(Req) returns (Res) {{ option (google.api.http) = {{get: "/x"}}; }}
+                }}
+                message Req {{}}
+                message Res {{ google.protobuf.FieldMask mask = 1; Thing thing = 2; }}
+                message Thing {{ {fields} }}"#
+            )));
+            let decoded = test.rpc("Do").decode(&Reply {
+                status: StatusCode::OK,
+                headers: HeaderMap::new(),
+                body: json!({ "mask": text }).to_string().into(),
+                buffer_permit: Default::default(),
+            });
+            let (mut mask, mut message) = (Vec::new(), Vec::new());
+            crate::json::wire::write_bytes(&mut mask, 1, want.as_bytes());
+            crate::json::wire::write_bytes(&mut message, 1, &mask);
+            assert_eq!(
+                *decoded.unwrap().message,
+                *message,
+                "{naming} {fields} {text}"
+            );
         }
     }
 }

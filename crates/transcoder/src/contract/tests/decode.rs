@@ -39,6 +39,28 @@ fn decode(test: &TestContract, reply: &Reply) -> Result<Json, Error> {
 }
 
 #[test]
+fn reply_to_a_delete_may_be_empty_whichever_binding_made_the_call() {
+    use http::Method as Verb;
+    for (first, second) in [("get", "delete"), ("delete", "get")] {
+        let test = TestContract::new(&unary(
+            &format!(
+                "option (google.api.http) = {{{first}: \"/x/{{id}}\"
+                   additional_bindings {{{second}: \"/y/{{name}}\"}}}};"
+            ),
+            "message Req { string id = 1; string name = 2; }
+             message Res { Thing thing = 1; } message Thing { string name = 1; }",
+        ));
+        for (status, body) in [(204, ""), (200, ""), (200, "null"), (200, "{\"a\":1}")] {
+            for (verb, is_ok) in [(Verb::GET, false), (Verb::DELETE, true)] {
+                let reply = reply(status, "application/json", body);
+                let got = test.rpc("Do").decode_reply_to(&verb, &reply);
+                assert_eq!(got.is_ok(), is_ok, "{first} {verb} {status} {body}");
+            }
+        }
+    }
+}
+
+#[test]
 fn empty_replies_decode_only_where_the_contract_allows() {
     let thing =
         "message Req {} message Res { Thing thing = 1; } message Thing { string name = 1; }";
@@ -47,7 +69,7 @@ fn empty_replies_decode_only_where_the_contract_allows() {
         let http = format!("option (google.api.http) = {{{verb}: \"/x\"}};");
         TestContract::new(&unary(&http, messages))
     };
-    let world_of_post = |messages: &str| {
+    let of_post = |messages: &str| {
         let safe = "option (google.api.http) = {post: \"/x\"};
                     option idempotency_level = NO_SIDE_EFFECTS;";
         TestContract::new(&unary(safe, messages))
@@ -55,7 +77,7 @@ fn empty_replies_decode_only_where_the_contract_allows() {
     // Whether an empty body and a 204, and whether `null`, is an empty message.
     for (name, test, empty, null) in [
         ("a read", of("get", thing), false, false),
-        ("a read by POST", world_of_post(thing), false, false),
+        ("a read by POST", of_post(thing), false, false),
         ("a read of a thing", test("thing"), false, false),
         ("a read of a list", test("things"), false, false),
         ("a read of texts", test("names"), false, false),
@@ -111,6 +133,7 @@ fn success_must_hold_the_requested_resource() {
         message Items { repeated Thing items = 1; string version = 2; }
         message Nullable { repeated Thing items = 1 [(drawbridge.v1.field).null_is_empty = true]; }
         message Named { string name = 1; map<string, string> labels = 2; repeated Thing parts = 3; }
+        message Empties { map<string, string> labels = 1; repeated Thing parts = 2; }
         message Unwrapped {
           option (drawbridge.v1.message).unwrap = \"thing\";
           string name = 1; string text = 2;
@@ -182,7 +205,15 @@ fn success_must_hold_the_requested_resource() {
             r#"{"name": null, "other": 1}"#,
             Some("`name`, `labels`, `parts`"),
         ),
-        ("Get", "Named", "", r#"{"labels": null}"#, None),
+        (
+            "Get",
+            "Named",
+            "",
+            r#"{"labels": null, "parts": null, "other": 1}"#,
+            Some("`name`, `labels`, `parts`"),
+        ),
+        ("Get", "Empties", "", r#"{"labels": null}"#, None),
+        ("Get", "Free", "", r#"{"any": null}"#, None),
         ("Get", "Id", "", "{}", Some("job_id")),
         // Lists: with nothing else but totals, or of a standard List method.
         ("Get", "Things", "", r#"{"things": []}"#, None),
@@ -555,10 +586,25 @@ fn error_body_is_not_the_content_of_an_open_response() {
     let any = "google.protobuf.Value any = 1;";
     let map = "map<string, google.protobuf.Value> any = 1;";
     let object = "google.protobuf.Struct any = 1;";
+    let two = "google.protobuf.Struct any = 1; map<string, string> labels = 2;";
+    let null = r#"{"fault": {"message": "m"}, "any": null}"#;
     let of_any = "response_body: \"any\"";
     let body = r#"{"fault": {"message": "m"}}"#;
     let problem = "application/problem+json";
     for (options, fields, content_type, body, is_error) in [
+        // `null` next to an error is no value.
+        ("", object, "application/json", null, true),
+        ("", any, "application/json", null, true),
+        ("", map, "application/json", null, true),
+        ("", two, "application/json", null, true),
+        ("", object, "application/json", r#"{"any": null}"#, false),
+        (
+            "",
+            object,
+            "application/json",
+            r#"{"fault": {"message": "m"}, "any": {}}"#,
+            false,
+        ),
         // Arbitrary JSON.
         (of_any, any, "application/json", body, true),
         (of_any, map, "application/json", body, true),

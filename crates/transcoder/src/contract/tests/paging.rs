@@ -518,6 +518,12 @@ fn total_of_a_numbered_list_can_count_items() {
         (9, 3, 2, 6, Some(4), None, false),
         // A walk from the first page knows how many items came before.
         (9, 3, 1, 5, Some(4), None, false),
+        // A page without items, where the total says that more pages follow.
+        (3, 2, 0, 9, Some(3), Some("3"), true),
+        (3, 2, 0, 9, None, Some("3"), true),
+        (3, 2, 0, 6, Some(3), None, false),
+        (3, 3, 0, 9, Some(6), None, false),
+        (9, 2, 0, 90, Some(2), None, false),
     ] {
         let request = json!({"pageSize": size, "pageToken": page.to_string()});
         let asked = paging
@@ -529,6 +535,31 @@ fn total_of_a_numbered_list_can_count_items() {
         let got = (following.token.as_deref(), following.by_total);
         let case = format!("{size} {page} {items} {total} {before:?}");
         assert_eq!(got, (want, by_total), "{case}");
+    }
+}
+
+#[test]
+fn page_without_items_is_the_last_unless_a_total_says_that_more_follow() {
+    let page = r#"style: PAGING_STYLE_PAGE items: "things""#;
+    for (rule, total, want) in [
+        (page.to_owned(), 0, None),
+        (format!(r#"{page} total: "count""#), 0, None),
+        (format!(r#"{page} total: "count""#), 2, None),
+        (format!(r#"{page} total: "count""#), 3, Some("3")),
+        (
+            r#"style: PAGING_STYLE_OFFSET items: "things" total: "count""#.into(),
+            9,
+            None,
+        ),
+    ] {
+        let test = TestContract::new(&lists(&rule, MESSAGES));
+        let paging = test.rpc("List").paging.as_ref().unwrap();
+        let request = test.wire("t.ListRequest", json!({"pageSize": 3, "pageToken": "2"}));
+        let asked = paging.page_request(&request, "").unwrap();
+        let response = test.wire("t.ListResponse", json!({"things": [], "count": total}));
+        let following = paging.following(asked, &response, None).unwrap();
+        let got = (following.token.as_deref(), following.by_total);
+        assert_eq!(got, (want, want.is_some()), "{rule} {total}");
     }
 }
 

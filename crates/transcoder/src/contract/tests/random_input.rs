@@ -120,3 +120,55 @@ fn damaged_descriptor_sets_do_not_panic() {
         }
     });
 }
+
+/// A request of the deepest nesting is bound and its reply decoded; a deeper one is an error.
+#[test]
+fn nesting_limit_holds_for_requests_and_replies() {
+    let test = TestContract::new(&proto(
+        r#"service S {
+             rpc Do(Node) returns (Node) { option (google.api.http) = {post: "/x" body: "*"}; }
+           }
+           message Node {
+             string id = 1 [(google.api.field_behavior) = REQUIRED];
+             string read_only = 2 [(google.api.field_behavior) = OUTPUT_ONLY];
+             Node next = 3;
+             repeated Node all = 4;
+             map<string, Node> named = 5;
+           }"#,
+    ));
+    let check = move || {
+        use crate::json::wire::write_bytes;
+        let field = |number: u32, value: &[u8]| {
+            let mut out = Vec::new();
+            write_bytes(&mut out, number, value);
+            out
+        };
+        let leaf = || [field(1, b"a"), field(2, b"b")].concat();
+        for number in [3, 4, 5] {
+            let nested = |levels: usize| {
+                (0..levels).fold(leaf(), |inner, _| {
+                    let inner = match number {
+                        5 => [field(1, b"k"), field(2, &inner)].concat(),
+                        _ => inner,
+                    };
+                    [leaf(), field(number, &inner)].concat()
+                })
+            };
+            let deepest = if number == 5 { 50 } else { 100 };
+            let rpc = test.rpc("Do");
+            let call = rpc.bind(&nested(deepest), "").unwrap();
+            let reply = Reply {
+                status: StatusCode::OK,
+                headers: HeaderMap::new(),
+                body: call.body.unwrap(),
+                buffer_permit: Default::default(),
+            };
+            assert!(rpc.decode(&reply).is_ok(), "{number}");
+            for deep in [deepest + 1, 3_000] {
+                assert!(rpc.bind(&nested(deep), "").is_err(), "{number} {deep}");
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().stack_size(1 << 20);
+    thread.spawn(check).unwrap().join().unwrap();
+}

@@ -180,7 +180,8 @@ impl Reader<'_, '_> {
         // The text is UTF-8, and escapes decode to UTF-8.
         let paths = String::from_utf8_lossy(&content);
         for path in paths.split(',').map(str::trim).filter(|p| !p.is_empty()) {
-            wire::write_bytes(self.out, 1, time::read_mask_path(path).as_bytes());
+            let path = time::read_mask_path(path, |name| self.schema.is_camel_field(name));
+            wire::write_bytes(self.out, 1, path.as_bytes());
         }
         Ok(())
     }

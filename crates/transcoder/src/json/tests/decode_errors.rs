@@ -346,3 +346,68 @@ fn nesting_depth_is_limited() {
         assert!(wire("All", text(100_000)).is_err());
     }
 }
+
+/// A recursive part of a message: its JSON and its bytes, around the same part.
+type Level = (&'static str, &'static str, fn(Vec<u8>) -> Vec<u8>);
+
+/// A stack smaller than that of any worker thread holds the deepest messages, and deeper ones are
+/// an error.
+#[test]
+fn nesting_limit_holds_for_each_recursive_type() {
+    let any = |inner: Vec<u8>| {
+        let all = bytes(107, inner);
+        [bytes(1, "x/test.All"), bytes(2, all)].concat()
+    };
+    let levels: [Level; 4] = [
+        ("{\"a_message\":", "}", |inner| bytes(17, inner)),
+        ("{\"messages\":[", "]}", |inner| bytes(57, inner)),
+        ("{\"int64_map\":{\"1\":", "}}", |inner| {
+            bytes(63, [number(1, 1), bytes(2, inner)].concat())
+        }),
+        ("{\"one_message\":", "}", |inner| bytes(83, inner)),
+    ];
+    let check = move || {
+        for (open, close, level) in &levels {
+            let text = |n: usize| format!("{}{{}}{}", open.repeat(n), close.repeat(n));
+            let message = |n: usize| (0..n).fold(Vec::new(), |inner, _| level(inner));
+            // A level of a map is two messages: the entry is one.
+            let is_map = open.contains("_map");
+            let deepest = if is_map { 50 } else { 100 };
+            let wire_text = wire("All", text(deepest)).unwrap();
+            assert!(json("All", &wire_text).is_ok(), "{open}");
+            assert_eq!(wire_text, message(deepest), "{open}");
+            for deep in [deepest + 1, 3_000] {
+                assert!(wire("All", text(deep)).is_err(), "{open} {deep}");
+                assert!(json("All", &message(deep)).is_err(), "{open} {deep}");
+            }
+        }
+        for (open, close) in [
+            ("{\"a\":", "}"),
+            ("[", "]"),
+            ("{\"@type\":\"x/google.protobuf.Any\",\"value\":", "}"),
+        ] {
+            for member in ["object", "value", "list", "any", "unknown"] {
+                for deep in [101, 100_000] {
+                    let inner = format!("{}1{}", open.repeat(deep), close.repeat(deep));
+                    let text = format!("{{\"{member}\":{inner}}}");
+                    assert!(wire("All", text).is_err(), "{open} {member} {deep}");
+                }
+            }
+        }
+        // On the wire: a Struct, a list and a Value in each other, and an Any in an Any.
+        let entry = |inner: Vec<u8>| bytes(1, [bytes(1, "a"), bytes(2, bytes(5, inner))].concat());
+        let list = |inner: Vec<u8>| bytes(1, bytes(6, inner));
+        let nested = |level: &dyn Fn(Vec<u8>) -> Vec<u8>| {
+            (0..3_000).fold(Vec::new(), |inner, _| level(inner))
+        };
+        for (number, deep) in [
+            (104, nested(&entry)),
+            (106, nested(&list)),
+            (107, nested(&any)),
+        ] {
+            assert!(json("All", &bytes(number, deep)).is_err(), "{number}");
+        }
+    };
+    let thread = std::thread::Builder::new().stack_size(1 << 20);
+    thread.spawn(check).unwrap().join().unwrap();
+}
