@@ -83,8 +83,10 @@ mod tests {
         let env = |name: &str| match name {
             "OS_CLIENT_CONFIG_FILE" => Some(clouds.display().to_string()),
             "OS_CLOUD" => Some("north".to_owned()),
-            name if name.starts_with("DRAWBRIDGE") || name.starts_with("OS_") => None,
-            _ => Some("secret".to_owned()),
+            name => ["_PASSWORD", "_SECRET", "_KEY", "_TOKEN"]
+                .iter()
+                .any(|end| name.ends_with(end) && !name.starts_with("OS_"))
+                .then(|| "secret".to_owned()),
         };
         let path = directory.path().join("drawbridge.toml");
         for (name, text) in EXAMPLES {

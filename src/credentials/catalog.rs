@@ -40,8 +40,8 @@ pub(super) trait Endpoint {
     fn is_in(&self, region: &str) -> bool;
 }
 
-/// Returns the endpoints of the services of a catalog that `wanted` accepts. What cannot be
-/// read is left out: it may belong to another service, or to another region.
+/// Returns the endpoints of the services of a catalog that `wanted` accepts. Skips
+/// unreadable entries, which may belong to another service, or to another region.
 pub(super) fn endpoints<E: DeserializeOwned>(
     catalog: Option<Value>,
     wanted: impl Fn(&Value) -> bool,

@@ -45,7 +45,7 @@ pub struct CloudConfig {
     pub notices: Vec<Notice>,
 }
 
-/// Something that is no error.
+/// A warning, or an ignored key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// Whether it is probably a mistake.
@@ -174,7 +174,7 @@ pub fn from_env(region: Option<&str>, env: Env<'_>) -> Result<Option<CloudConfig
         line: 0,
     };
     let mut own = Map::default();
-    // `OS_CLOUD` is no vendor profile.
+    // `OS_CLOUD` does not name a vendor profile.
     for key in keys::all().filter(|key| *key != "cloud") {
         if let Some(text) = set(env, &login::variable(key)) {
             let value = Value::Text(text);

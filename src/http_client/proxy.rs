@@ -250,7 +250,7 @@ fn contains(network: IpAddr, bits: u32, address: IpAddr) -> bool {
     width == other_width && differing == 0
 }
 
-/// Returns whether the text matches the pattern, whose `*` stands for any characters.
+/// Returns whether the text matches the pattern, whose `*` matches any characters.
 fn matches(text: &[u8], pattern: &[u8]) -> bool {
     match pattern.split_first() {
         None => text.is_empty(),

@@ -4,7 +4,7 @@
 
 use crate::spelling::nearest;
 
-/// The keys of `auth`, of every login that is read. They may also be beside `auth`.
+/// The keys of `auth`, of every login that is read. They may also be outside `auth`.
 pub(super) const AUTH: &[&str] = &[
     "auth_url",
     "username",

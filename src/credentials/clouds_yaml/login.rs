@@ -9,7 +9,7 @@ use super::document::{Map, Node, Place, Value};
 use super::keys::{self, Meaning};
 use super::{CloudConfig, Env, IdOrName, Identity, Keystone, Named, Notice, set, url};
 
-/// Keys of which the one beside `auth` takes precedence; of others, the one in `auth`.
+/// Keys of which the one outside `auth` takes precedence; of others, the one in `auth`.
 /// Source: openstacksdk, `_fix_backwards_auth`.
 const OUTSIDE_FIRST: &[&str] = &[
     "domain_id",
@@ -265,7 +265,7 @@ struct Cloud<'a> {
 }
 
 impl Cloud<'_> {
-    /// Returns the value of a key, in `auth` or beside it.
+    /// Returns the value of a key, in `auth` or outside it.
     fn node(&self, key: &str) -> Option<(&Node, String)> {
         let get = |map: &'_ Map| map.get(key).is_some_and(|node| text(node) != Ok(None));
         let inside = get(&self.auth).then(|| (self.auth.get(key), format!("auth.{key}")));

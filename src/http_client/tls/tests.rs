@@ -6,6 +6,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::error::Error;
+use crate::http_client::proxy::Proxies;
 use crate::http_client::{HttpRequest, Transport};
 
 /// A server's certificate, its key and, in PEM, the file to name.
@@ -191,7 +192,11 @@ async fn exchange_without_client_certificate(
         ..Settings::default()
     })
     .unwrap();
-    transport.https_proxy = proxied;
+    if proxied {
+        // reqwest reads its own proxies: none.
+        let proxy = ("ALL_PROXY".to_owned(), "http://proxy.invalid".to_owned());
+        transport.proxies = Arc::new(Proxies::new([proxy].into_iter()));
+    }
     let result = transport
         .exchange(HttpRequest {
             verb: http::Method::POST,
