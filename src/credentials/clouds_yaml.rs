@@ -117,7 +117,7 @@ pub fn from_cloud(
         None => {
             let near = crate::spelling::nearest(&name, names.iter().copied());
             return Err(format!(
-                "{location}: there is no cloud {name}{near}: it has {}",
+                "{location}: there is no cloud {name}{near} (of: {})",
                 names.join(", ")
             ));
         }

@@ -156,7 +156,7 @@ fn cases() -> Vec<Case> {
             format!("{HEAT}auth = {{cloud = 'nroth'}}\n"),
             &[
                 "d.toml:5: upstream.auth.cloud: ",
-                "clouds.yaml: there is no cloud nroth: it has north",
+                "clouds.yaml: there is no cloud nroth, did you mean north? (of: north)",
             ],
         ),
         Case {
