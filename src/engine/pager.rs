@@ -139,8 +139,8 @@ impl<C: PageCursor> Pager<C> {
             Err(error) if is_no_page(&error) => {
                 let ends = match self.cursor.list_before_first()? {
                     None => self.cursor.ends_at_not_found(),
-                    Some((method, paging, asked, request)) => {
-                        is_behind_the_last(context, method, paging, asked, &request).await?
+                    Some((method, paging, requested, request)) => {
+                        is_behind_the_last(context, method, paging, requested, &request).await?
                     }
                 };
                 if !ends {
@@ -202,14 +202,14 @@ pub(super) async fn is_behind_the_last(
     context: CallContext<'_>,
     method: &Method,
     paging: &Paging,
-    asked: PageRequest,
+    requested: PageRequest,
     request: &Bytes,
 ) -> Result<bool, Error> {
     let dialect = context.dialect();
-    let Some(before) = paging.page_before(request, asked) else {
+    let Some(before) = paging.page_before(request, requested) else {
         return Ok(false);
     };
-    let asked = paging.page_request(&before, dialect)?;
+    let requested = paging.page_request(&before, dialect)?;
     let call = method.bind(&before, dialect)?;
     let (verb, effect) = (call.verb.clone(), call.effect());
     let reply = match context.call(method, &call).await {
@@ -217,7 +217,7 @@ pub(super) async fn is_behind_the_last(
         reply => reply?,
     };
     let page = context.decode(method, (&verb, effect), &reply)?.message;
-    let following = paging.following(asked, &page, None)?;
+    let following = paging.following(requested, &page, None)?;
     Ok(following.token.is_some() && !following.by_total)
 }
 

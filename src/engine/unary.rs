@@ -40,9 +40,9 @@ pub async fn call(
     let reply = match send(context, method, request, call).await {
         Err(error) => match page {
             // A page without items ends the list.
-            Some((paging, asked))
+            Some((paging, requested))
                 if pager::is_no_page(&error)
-                    && pager::is_behind_the_last(context, method, paging, asked, request)
+                    && pager::is_behind_the_last(context, method, paging, requested, request)
                         .await? =>
             {
                 return Ok(UnaryResponse {
@@ -59,8 +59,8 @@ pub async fn call(
         Ok(reply) => reply,
     };
     let mut decoded = context.decode(method, (&verb, effect), &reply)?;
-    if let Some((paging, asked)) = page {
-        decoded.message = paging.with_next(asked, decoded.message)?;
+    if let Some((paging, requested)) = page {
+        decoded.message = paging.with_next(requested, decoded.message)?;
     }
     if let Some(call) = first_call {
         decoded = merge_pages(context, method, &call, decoded).await?;
