@@ -16,6 +16,7 @@
 //!
 //! `gateway` builds all of it and serves; `drain` ends it.
 
+mod admission;
 mod authn;
 mod codec;
 mod connection_end;

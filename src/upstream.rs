@@ -241,6 +241,26 @@ impl Upstream {
         })
     }
 
+    /// Fails if the metadata of a call shows that it cannot be sent: the client's own
+    /// credentials are missing, or would be sent over plaintext HTTP.
+    pub fn check_client(&self, anonymous: bool, client: &Downstream) -> Result<(), Error> {
+        if anonymous && self.configured_endpoint.is_some() {
+            return Ok(());
+        }
+        self.credentials.require(client)?;
+        let endpoint = self.configured_endpoint.as_ref();
+        if endpoint.is_some_and(|endpoint| endpoint.is_exposed)
+            && matches!(self.settings.auth, credentials::Settings::Passthrough)
+            && !anonymous
+            && !self.settings.allow_plaintext_credentials
+        {
+            return Err(Error::PlaintextCredentials {
+                is_from_catalog: false,
+            });
+        }
+        Ok(())
+    }
+
     /// Sends the call, retries it if allowed, and returns the reply of a success. Queueing,
     /// login, attempts and backoff end at the deadline. Dropping the future closes the
     /// upstream request.

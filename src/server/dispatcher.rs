@@ -22,6 +22,7 @@ use crate::engine::unary::{self, UnaryResponse};
 use crate::engine::{FileStream, Uploads};
 use crate::error::{self, Error};
 use crate::families::family;
+use crate::server::admission::Admission;
 use crate::server::codec::WireCodec;
 use crate::server::connection_end::{self, ConnectionEnd};
 use crate::server::request_body_timeout::{RequestTimeouts, TimeoutBody};
@@ -183,9 +184,9 @@ impl Dispatcher {
         Some(status)
     }
 
-    /// Returns the deadline of a request whose headers have just arrived.
-    pub(super) fn deadline(&self, headers: &HeaderMap) -> Deadline {
-        Deadline::from_metadata(headers, self.default_deadline)
+    /// Reads the metadata of a request whose headers have just arrived.
+    pub(super) fn admission(&self, headers: &HeaderMap) -> Result<Admission, Error> {
+        Admission::of(headers, self.default_deadline)
     }
 
     /// Serves one request of a method, and records it from its headers on.
@@ -193,16 +194,19 @@ impl Dispatcher {
         &self,
         served: &Arc<ServedMethod>,
         request: http::Request<TimeoutBody>,
-        deadline: Deadline,
+        admission: Admission,
     ) -> http::Response<Body> {
+        let mut info =
+            StreamInfo::begin(served, self.traces, request.headers(), admission.deadline);
+        let upstream = match self.admit(&mut info, request.headers()) {
+            Ok(upstream) => upstream,
+            // The body is dropped unread.
+            Err(error) => return info.fail(&error).into_http(),
+        };
         // Taken when tonic calls the handler: not for a request that it rejects itself.
-        let mut pending = Some(StreamInfo::begin(
-            served,
-            self.traces,
-            request.headers(),
-            deadline,
-        ));
-        let mut response = self.handle(served, request, &mut pending).await;
+        let mut pending = Some(info);
+        let call = (served, &upstream, admission.is_compressed);
+        let mut response = self.handle(call, request, &mut pending).await;
         if let Some(info) = pending
             && let Some(status) = Status::from_header_map(response.headers())
         {
@@ -216,7 +220,7 @@ impl Dispatcher {
     /// Reads the request message and calls the handler of its kind.
     async fn handle(
         &self,
-        served: &Arc<ServedMethod>,
+        (served, upstream, compressed): (&Arc<ServedMethod>, &Arc<Upstream>, bool),
         request: http::Request<TimeoutBody>,
         pending: &mut Option<StreamInfo>,
     ) -> http::Response<Body> {
@@ -231,15 +235,13 @@ impl Dispatcher {
             .accept_compressed(CompressionEncoding::Gzip);
         // Compressing costs more than most responses save: the client opts in by
         // compressing the request, as with other gRPC servers.
-        let encoding = request.headers().get("grpc-encoding");
-        let compressed = encoding.map(HeaderValue::as_bytes) == Some(b"gzip");
         if compressed {
             grpc = grpc.send_compressed(CompressionEncoding::Gzip);
         }
         if stream {
             return grpc
                 .server_streaming(
-                    tower::service_fn(|r| self.stream(take_info(pending), r)),
+                    tower::service_fn(|r| self.stream(take_info(pending), upstream, r)),
                     request,
                 )
                 .await;
@@ -247,7 +249,7 @@ impl Dispatcher {
         if served.method.upload.is_some() {
             return grpc
                 .client_streaming(
-                    tower::service_fn(|r| self.upload(take_info(pending), r)),
+                    tower::service_fn(|r| self.upload(take_info(pending), upstream, r)),
                     request,
                 )
                 .await;
@@ -257,7 +259,7 @@ impl Dispatcher {
         let bypass = (!compressed).then_some(&body);
         let response = grpc
             .unary(
-                tower::service_fn(|r| self.unary(take_info(pending), r, bypass)),
+                tower::service_fn(|r| self.unary(take_info(pending), upstream, r, bypass)),
                 request,
             )
             .await;
@@ -272,14 +274,14 @@ impl Dispatcher {
     async fn unary(
         &self,
         info: Result<StreamInfo, Status>,
+        upstream: &Arc<Upstream>,
         request: Request<Bytes>,
         bypass: Option<&OnceLock<UnaryBody>>,
     ) -> Result<Response<Bytes>, Status> {
-        let mut info = info?;
+        let info = info?;
         let served = info.served.clone();
-        let headers = request.metadata().as_ref();
         let span = info.span.clone();
-        let work = self.call(&mut info, headers, request.get_ref());
+        let work = self.call(&info, upstream, request.get_ref());
         let result = traced(span, work).await;
         let mut response = served.response(info.finish(result)?);
         if let Some(bypass) = bypass
@@ -294,18 +296,15 @@ impl Dispatcher {
     /// Looks up empty path fields and makes the call.
     async fn call(
         &self,
-        info: &mut StreamInfo,
-        headers: &HeaderMap,
+        info: &StreamInfo,
+        upstream: &Arc<Upstream>,
         request: &Bytes,
     ) -> Result<UnaryResponse, Error> {
-        let served = info.served.clone();
-        let method = &served.method;
-        let deadline = info.deadline;
-        let upstream = self.select_upstream(info, headers)?;
+        let method = &info.served.method;
         let context = CallContext {
             upstream,
             client: &info.client,
-            deadline,
+            deadline: info.deadline,
         };
         let mut resolved = self.names.resolve(context, method, request).await?;
         loop {
@@ -316,37 +315,18 @@ impl Dispatcher {
         }
     }
 
-    /// Selects the upstream of a call. Fails where its dialect lacks the operation.
-    fn select_upstream(
-        &self,
-        info: &mut StreamInfo,
-        headers: &HeaderMap,
-    ) -> Result<&Arc<Upstream>, Error> {
-        let method = &info.served.method;
-        let upstream = self.upstreams.select(&method.family, headers)?;
-        info.upstream = Some(upstream.clone());
-        let dialect = &upstream.settings.dialect;
-        if !method.is_in(dialect) {
-            return Err(Error::Unsupported {
-                family: upstream.settings.family.as_str().into(),
-                dialect: dialect.as_str().into(),
-            });
-        }
-        Ok(upstream)
-    }
-
     /// Serves an upload.
     async fn upload(
         &self,
         info: Result<StreamInfo, Status>,
+        upstream: &Arc<Upstream>,
         request: Request<Streaming<Bytes>>,
     ) -> Result<Response<Bytes>, Status> {
-        let mut info = info?;
+        let info = info?;
         let served = info.served.clone();
-        let (metadata, _, mut messages) = request.into_parts();
-        let headers = metadata.into_headers();
+        let mut messages = request.into_inner();
         let span = info.span.clone();
-        let work = self.call_with_file(&mut info, &headers, &mut messages);
+        let work = self.call_with_file(&info, upstream, &mut messages);
         let result = traced(span, work).await;
         Ok(served.response(info.finish(result)?))
     }
@@ -354,26 +334,23 @@ impl Dispatcher {
     /// Collects the file and makes the call that sends it.
     async fn call_with_file(
         &self,
-        info: &mut StreamInfo,
-        headers: &HeaderMap,
+        info: &StreamInfo,
+        upstream: &Arc<Upstream>,
         messages: &mut Streaming<Bytes>,
     ) -> Result<UnaryResponse, Error> {
-        let served = info.served.clone();
-        let method = &served.method;
+        let method = &info.served.method;
         let Some(upload) = &method.upload else {
             return Err(Error::Malformed(format!(
                 "{} is not an upload",
                 method.path
             )));
         };
-        let deadline = info.deadline;
-        let upstream = self.select_upstream(info, headers)?;
         let dialect = &upstream.settings.dialect;
         let file = (self.uploads.receive(method, upload, dialect, messages)).await?;
         let context = CallContext {
             upstream,
             client: &info.client,
-            deadline,
+            deadline: info.deadline,
         };
         let reply = context.call(method, &file.call).await?;
         Ok(UnaryResponse {
@@ -387,9 +364,10 @@ impl Dispatcher {
     async fn stream(
         &self,
         info: Result<StreamInfo, Status>,
+        upstream: &Arc<Upstream>,
         request: Request<Bytes>,
     ) -> Result<Response<InstrumentedStream>, Status> {
-        let mut info = info?;
+        let info = info?;
         let headers = request.metadata().as_ref();
         let end = || ConnectionEnd::of(request.extensions());
         let served = info.served.clone();
@@ -397,7 +375,7 @@ impl Dispatcher {
         // The call that a watch begins with is not interrupted, nor a download.
         let starts = method.watch.as_ref().is_some_and(|w| w.start.is_some());
         let is_interruptible = !starts && method.download.is_none();
-        let opened = self.open(&mut info, headers, request.get_ref());
+        let opened = self.open(&info, upstream, headers, request.get_ref());
         let result = tokio::select! {
             biased;
             result = opened => result,
@@ -426,19 +404,18 @@ impl Dispatcher {
     /// Looks up empty path fields and opens the stream.
     async fn open(
         &self,
-        info: &mut StreamInfo,
+        info: &StreamInfo,
+        upstream: &Arc<Upstream>,
         headers: &HeaderMap,
         request: &Bytes,
     ) -> Result<ResponseStream, Error> {
-        let served = info.served.clone();
-        let method = &served.method;
+        let method = &info.served.method;
         let opening_deadline = info.deadline;
         // The default deadline is for what precedes a stream: the name lookup, and the
         // call that a watch begins with.
         let deadline = headers
             .contains_key("grpc-timeout")
             .then_some(opening_deadline);
-        let upstream = self.select_upstream(info, headers)?;
         let context = CallContext {
             upstream,
             client: &info.client,

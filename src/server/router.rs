@@ -14,6 +14,7 @@ use tower::Service;
 
 use crate::deadline::Deadline;
 use crate::error::{self, Error, cut};
+use crate::server::admission::add_accepted_encodings;
 use crate::server::authn::ClientTokens;
 use crate::server::dispatcher::Dispatcher;
 use crate::server::protocol;
@@ -97,10 +98,14 @@ impl Router {
         let timeouts = self.dispatcher.request_timeouts;
         if let Some(method) = self.dispatcher.method(path) {
             let dispatcher = self.dispatcher.clone();
-            let deadline = dispatcher.deadline(request.headers());
+            let admission = match dispatcher.admission(request.headers()) {
+                Ok(admission) => admission,
+                Err(error) => return self.reject(path, &error),
+            };
+            let deadline = admission.deadline;
             let request = request.map(|body| TimeoutBody::new(body, deadline, timeouts));
             return Box::pin(async move {
-                let response = dispatcher.serve(&method, request, deadline).await;
+                let response = dispatcher.serve(&method, request, admission).await;
                 dispatcher.mark_sandbox(response)
             });
         }
@@ -139,7 +144,9 @@ impl Router {
             operation,
             ..error::StatusContext::default()
         };
-        self.ready(error.status(&context).into_http())
+        let mut response = error.status(&context).into_http();
+        add_accepted_encodings(error, &mut response);
+        self.ready(response)
     }
 
     fn ready(&self, response: Response<Body>) -> ResponseFuture {

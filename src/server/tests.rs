@@ -91,9 +91,117 @@ fn metric(dispatcher: &Dispatcher, text: &str) -> String {
     lines.next().unwrap_or_default().to_owned()
 }
 
+/// Returns the settings of an upstream that no test calls.
+fn unused(name: &str, family: &str, auth: crate::credentials::Settings) -> upstream::Settings {
+    let mut settings = upstream::Settings::new(name, family, auth);
+    settings.dialect = crate::families::family(family).dialects[0].to_owned();
+    settings.endpoint = Some("http://127.0.0.1:1".parse().unwrap());
+    settings.project_id = Some("p1".into());
+    settings.transport.proxy_from_env = false;
+    settings
+}
+
+#[tokio::test]
+async fn what_metadata_rejects_is_rejected_before_the_body_is_read() {
+    use crate::credentials::Settings::{None as NoAuth, Passthrough};
+    let mut old = unused("old", "heat", NoAuth);
+    old.dialect = "rackspace".into();
+    let mut exposed = unused("exposed", "heat", Passthrough);
+    exposed.endpoint = Some("http://heat.example".parse().unwrap());
+    let mut own = unused("own", "jp1ao", Passthrough);
+    own.is_default = true;
+    let (dispatcher, router) = router(vec![
+        old,
+        exposed,
+        unused("own_heat", "heat", Passthrough),
+        own,
+    ]);
+    let get_stack = "/openstack.orchestration.v1.StackService/GetStack";
+    let watch_stack = "/openstack.orchestration.v1.StackService/WatchStack";
+    let upload = "/hitachi.automation.v1.ServiceTemplateService/ImportServiceTemplate";
+    let list_outputs = "/openstack.orchestration.v1.StackOutputService/ListStackOutputs";
+    let passthrough = ("drawbridge-upstream", "own_heat");
+    let long = "x".repeat(70_000);
+    let token = ("x-auth-token", "t");
+    for (path, metadata, want, text) in [
+        (get_stack, vec![], Code::FailedPrecondition, "no default"),
+        (
+            get_stack,
+            vec![("drawbridge-upstream", "none")],
+            Code::InvalidArgument,
+            "no upstream",
+        ),
+        (
+            get_stack,
+            vec![passthrough],
+            Code::Unauthenticated,
+            "x-auth-token",
+        ),
+        (
+            watch_stack,
+            vec![passthrough],
+            Code::Unauthenticated,
+            "x-auth-token",
+        ),
+        (upload, vec![], Code::Unauthenticated, "x-auth-token"),
+        (
+            get_stack,
+            vec![("drawbridge-upstream", "exposed"), token],
+            Code::FailedPrecondition,
+            "plaintext",
+        ),
+        (
+            list_outputs,
+            vec![("drawbridge-upstream", "old")],
+            Code::Unimplemented,
+            "rackspace",
+        ),
+        (
+            get_stack,
+            vec![passthrough, token, ("grpc-encoding", "zstd")],
+            Code::Unimplemented,
+            "zstd",
+        ),
+        (
+            get_stack,
+            vec![passthrough, token, ("grpc-timeout", "soon")],
+            Code::InvalidArgument,
+            "grpc-timeout",
+        ),
+        (
+            get_stack,
+            vec![passthrough, token, ("x-long", &*long)],
+            Code::ResourceExhausted,
+            "max_metadata_bytes",
+        ),
+        (
+            "/no.Such/Method",
+            vec![token],
+            Code::Unimplemented,
+            "no.Such",
+        ),
+    ] {
+        let unread = tokio_stream::once(()).map(|()| panic!("the body is read"));
+        let mut request = request(path, "1H", unread);
+        for (name, value) in metadata {
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        let response = router.respond(request).await;
+        let status = status(&response);
+        assert_eq!(status.code(), want, "{path} {status:?}");
+        assert!(status.message().contains(text), "{path} {status:?}");
+        let accepted = response.headers().get("grpc-accept-encoding");
+        assert_eq!(accepted.is_some(), text == "zstd", "{path}");
+    }
+    // A rejection by the upstream's settings is counted as a call.
+    let line = metric(&dispatcher, "UNAUTHENTICATED");
+    assert!(line.contains("own") && line.ends_with(" 1"), "{line}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn incomplete_message_times_out_and_is_counted() {
-    let (dispatcher, router) = router(vec![]);
+    let heat = unused("u", "heat", crate::credentials::Settings::None);
+    let (dispatcher, router) = router(vec![heat]);
     // No data; a part of the prefix; a complete message without END_STREAM.
     for (chunks, count) in [(vec![], 1), (vec![&[0, 0][..]], 2), (vec![&[0; 5][..]], 3)] {
         let silent = tokio_stream::iter(chunks).chain(tokio_stream::pending());

@@ -1,0 +1,127 @@
+//! Rejects a call by its metadata alone: nothing of its body is read, so that it costs neither
+//! memory nor flow control window.
+//!
+//! [`Router`] calls [`Admission::of`] for each rpc of the contract, after it has checked the
+//! protocol, the size of the metadata, the client's token and the path. The dispatcher then
+//! selects the upstream by [`Dispatcher::admit`], before it reads the message.
+//!
+//! [`Router`]: super::router::Router
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use tonic::Code;
+use tonic::body::Body;
+
+use super::dispatcher::Dispatcher;
+use super::stream_info::StreamInfo;
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::upstream::Upstream;
+
+/// The compressions that are accepted, in the header that an unsupported one is answered with.
+const ACCEPTED: HeaderValue = HeaderValue::from_static("gzip,identity");
+const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+
+/// The longest name of a compression that an error repeats, in characters.
+const MAX_ENCODING_CHARS: usize = 40;
+
+/// What the metadata of a call says about it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Admission {
+    /// When the call ends at the latest.
+    pub(super) deadline: Deadline,
+    /// Whether its messages may be compressed, with gzip.
+    pub(super) is_compressed: bool,
+}
+
+impl Admission {
+    /// Reads the metadata of a call. Fails for an invalid timeout and for a compression that
+    /// is not supported.
+    pub(super) fn of(headers: &HeaderMap, default: std::time::Duration) -> Result<Self, Error> {
+        Ok(Self {
+            deadline: Deadline::from_metadata(headers, default)?,
+            is_compressed: is_compressed(headers)?,
+        })
+    }
+}
+
+/// Reads `grpc-encoding`. Source: gRPC, "Compression".
+fn is_compressed(headers: &HeaderMap) -> Result<bool, Error> {
+    let Some(encoding) = headers.get("grpc-encoding") else {
+        return Ok(false);
+    };
+    match encoding.as_bytes() {
+        b"gzip" => Ok(true),
+        b"identity" => Ok(false),
+        other => {
+            let other = String::from_utf8_lossy(other);
+            let name: String = other.chars().take(MAX_ENCODING_CHARS).collect();
+            Err(Error::RequestNotReceived {
+                code: Code::Unimplemented,
+                problem: format!("the compression {name:?} is not supported: use gzip or none"),
+            })
+        }
+    }
+}
+
+/// Adds the accepted compressions to the response to a call that has been rejected because of
+/// its own. Source: gRPC, "Compression".
+pub(super) fn add_accepted_encodings(error: &Error, response: &mut Response<Body>) {
+    let is_encoding = matches!(error, Error::RequestNotReceived { code, .. }
+        if *code == Code::Unimplemented);
+    if is_encoding {
+        response.headers_mut().insert(ACCEPT_ENCODING, ACCEPTED);
+    }
+}
+
+impl Dispatcher {
+    /// Selects the upstream of a call. Fails where its dialect lacks the operation, or where
+    /// the client's own credentials are missing or cannot be sent.
+    pub(super) fn admit(
+        &self,
+        info: &mut StreamInfo,
+        headers: &HeaderMap,
+    ) -> Result<Arc<Upstream>, Error> {
+        let method = &info.served.method;
+        let upstream = self.upstreams.select(&method.family, headers)?.clone();
+        info.upstream = Some(upstream.clone());
+        let dialect = &upstream.settings.dialect;
+        if !method.is_in(dialect) {
+            return Err(Error::Unsupported {
+                family: upstream.settings.family.as_str().into(),
+                dialect: dialect.as_str().into(),
+            });
+        }
+        upstream.check_client(method.anonymous, &info.client)?;
+        Ok(upstream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn invalid_timeout_and_unsupported_compression_are_rejected() {
+        for (name, value, want) in [
+            ("grpc-encoding", "gzip", Ok(true)),
+            ("grpc-encoding", "identity", Ok(false)),
+            ("grpc-timeout", "5S", Ok(false)),
+            ("grpc-encoding", "zstd", Err(Code::Unimplemented)),
+            ("grpc-encoding", "GZIP", Err(Code::Unimplemented)),
+            ("grpc-encoding", "", Err(Code::Unimplemented)),
+            ("grpc-timeout", "5", Err(Code::InvalidArgument)),
+        ] {
+            let headers = HeaderMap::from_iter([(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )]);
+            let admission = Admission::of(&headers, Duration::from_secs(7));
+            let got = admission.map(|a| a.is_compressed).map_err(|e| e.code());
+            assert_eq!(got, want, "{name}: {value}");
+        }
+    }
+}
