@@ -3,6 +3,8 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
+use crate::memory::Memory;
+
 /// Limit of a request id, since statuses have little space for it.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
@@ -30,6 +32,8 @@ pub struct Downstream {
     pub tracestate: Option<HeaderValue>,
     /// `accept-language`, for families that forward it.
     pub accept_language: Option<HeaderValue>,
+    /// What its calls draw from.
+    pub memory: Memory,
 }
 
 impl Downstream {
@@ -55,6 +59,7 @@ impl Downstream {
             traceparent: get("traceparent"),
             tracestate: get("tracestate"),
             accept_language: get("accept-language"),
+            memory: Memory::default(),
         }
     }
 

@@ -18,8 +18,11 @@
 
 mod admission;
 mod authn;
+mod charged_body;
 mod codec;
+mod compression;
 mod connection_end;
+mod connection_memory;
 mod dispatcher;
 mod drain;
 mod gateway;
@@ -31,11 +34,13 @@ mod listener;
 mod protocol;
 mod reflection;
 mod request_body_timeout;
+mod request_message;
 mod response_metadata;
 mod response_stream;
 mod response_write_timeout;
 mod router;
 mod served_method;
+mod stream_body;
 mod stream_info;
 #[cfg(test)]
 mod tests;

@@ -41,13 +41,14 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, SemaphorePermit};
 use tokio::time::Instant;
 use tonic::Code;
 use url::Url;
 
 pub use self::settings::Settings;
 use crate::credentials::{self, Credential, Credentials};
+use crate::deadline::Deadline;
 use crate::downstream::Downstream;
 use crate::error::{Error, Fault, HINT};
 use crate::http_client::retry_after::{self, is_rate_limit, rate_limit_wait};
@@ -62,7 +63,7 @@ pub use crate::upstream::health_check::Stats;
 pub use crate::upstream::registry::Upstreams;
 pub use crate::upstream::request_context::{BodySlot, MethodProperties, RequestContext};
 use crate::upstream::retry_budget::RetryBudget;
-use drawbridge_transcoder::call::{BufferPermit, Call, Idempotency, Reply};
+use drawbridge_transcoder::call::{Call, Idempotency, Reply};
 
 /// One HTTP exchange with an upstream, for an [`ExchangeHook`].
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +83,12 @@ pub struct ExchangeRecord<'a> {
 
 /// Called after each exchange, while the call waits: it must not block.
 pub type ExchangeHook = Arc<dyn Fn(&ExchangeRecord<'_>) + Send + Sync>;
+
+/// The right to make one call at a time; returned when dropped.
+#[derive(Debug)]
+pub struct CallPermit<'a> {
+    _permit: SemaphorePermit<'a>,
+}
 
 /// A configured REST API.
 pub struct Upstream {
@@ -136,7 +143,6 @@ fn deleted() -> Reply {
         status: StatusCode::NO_CONTENT,
         headers: HeaderMap::new(),
         body: Bytes::new(),
-        buffer_permit: BufferPermit::default(),
     }
 }
 
@@ -277,6 +283,22 @@ impl Upstream {
         result.map_err(|error| adjust(call, sent, error))
     }
 
+    /// Waits for the permit of a call, or of all calls of one rpc. Fails if the circuit
+    /// breaker is open or the queue is full.
+    pub async fn permit(&self, deadline: Deadline) -> Result<CallPermit<'_>, Error> {
+        // tokio polls the future of an elapsed timeout once.
+        if deadline.remaining().is_zero() {
+            return Err(Error::Deadline { sent: false });
+        }
+        self.circuit_breaker
+            .check()
+            .map_err(|retry_after| self.circuit_open(retry_after))?;
+        let acquired = self.concurrency_limit.acquire(&self.settings.name);
+        Ok(CallPermit {
+            _permit: deadline.bound(acquired).await??,
+        })
+    }
+
     /// Makes attempts until one succeeds or another one is not allowed or would not help.
     /// Sets `sent` once an attempt may have reached the upstream.
     async fn attempts(
@@ -286,12 +308,10 @@ impl Upstream {
         sent: &mut bool,
     ) -> Result<Reply, Error> {
         let deadline = context.deadline;
-        self.circuit_breaker
-            .check()
-            .map_err(|retry_after| self.circuit_open(retry_after))?;
-        let _permit = deadline
-            .bound(self.concurrency_limit.acquire(&self.settings.name))
-            .await??;
+        let _permit = match context.permit {
+            Some(_) => None,
+            None => Some(self.permit(deadline).await?),
+        };
         self.retry_budget.deposit();
         let mut number = 1;
         let mut renewed = false;
@@ -388,6 +408,7 @@ impl Upstream {
                 url,
                 headers: self.headers(call, context.client),
                 body: call.body.clone(),
+                memory: context.client.memory.clone(),
             };
             if !method.anonymous {
                 credential.authorize(&mut request, project.as_deref())?;
@@ -755,6 +776,15 @@ fn adjust(call: &Call, sent: bool, error: Error) -> Error {
             no_response(call.idempotency, cause)
         }
         Error::NoResponse(cause) => no_response(call.idempotency, cause),
+        Error::ResponseNotDelivered { code, problem, .. }
+            if call.effect() == Idempotency::NonIdempotent =>
+        {
+            Error::ResponseNotDelivered {
+                code,
+                problem,
+                retry_after: None,
+            }
+        }
         Error::Upstream(mut fault) if sent && fault.not_processed => {
             fault.not_processed = false;
             fault.transient = true;

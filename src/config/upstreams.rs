@@ -120,7 +120,6 @@ fn transport(section: &Section<'_>) -> http_client::Settings {
     section.duration("connect_timeout_secs", &mut settings.connect_timeout);
     section.duration("read_timeout_secs", &mut settings.read_timeout);
     section.size("max_response_bytes", 1, &mut settings.max_response_bytes);
-    section.size("max_buffered_bytes", 1, &mut settings.max_buffered_bytes);
     if let Some(flag) = section.flag("insecure_skip_verify") {
         settings.insecure_skip_verify = flag;
     }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use bytes::Bytes;
 use drawbridge_transcoder::call::{Call, Idempotency, Reply};
 use drawbridge_transcoder::contract::{Decoded, Method};
 use drawbridge_transcoder::family::Evidence;
@@ -9,8 +10,8 @@ use drawbridge_transcoder::family::Evidence;
 use crate::deadline::Deadline;
 use crate::downstream::Downstream;
 use crate::error::Error;
-use crate::http_client::ResponseBody;
-use crate::upstream::{BodySlot, MethodProperties, RequestContext, Upstream};
+use crate::http_client::{ResponseBody, not_delivered};
+use crate::upstream::{BodySlot, CallPermit, MethodProperties, RequestContext, Upstream};
 
 /// The context of one call.
 #[derive(Clone, Copy)]
@@ -21,6 +22,8 @@ pub struct CallContext<'a> {
     pub client: &'a Downstream,
     /// When the call must be complete.
     pub deadline: Deadline,
+    /// The permit that all REST calls of the rpc share; none: each waits for its own.
+    pub permit: Option<&'a CallPermit<'a>>,
 }
 
 /// The context of a stream, which makes calls while it is open.
@@ -63,21 +66,73 @@ impl CallContext<'_> {
             method: MethodProperties::of(method),
             client: self.client,
             deadline: self.deadline,
+            permit: self.permit,
             body_slot: None,
             is_probe: false,
         }
     }
 
-    /// Decodes the reply to a call of `method` with this verb and [`Call::effect`]. An error
-    /// body in a success becomes the fault that the family's error mapping reads from it.
+    /// Binds a request to a REST call, whose body draws from the memory of the client.
+    pub fn bind(&self, method: &Method, request: &Bytes) -> Result<Call, Error> {
+        let bind = || method.bind_shared(request, self.dialect());
+        let (call, mut reservation) = self.client.memory.convert(request.len(), bind)?;
+        let mut call = call?;
+        if let Some(body) = call.body.take() {
+            reservation.resize_long(body.len())?;
+            call.body = Some(reservation.attach(body));
+        }
+        Ok(call)
+    }
+
+    /// Makes a message of `length` bytes from another one, which draws from the memory of the
+    /// client unless it is still that one.
+    pub fn copy<E>(
+        &self,
+        from: &Bytes,
+        length: usize,
+        make: impl FnOnce() -> Result<Bytes, E>,
+    ) -> Result<Bytes, Error>
+    where
+        Error: From<E>,
+    {
+        let reservation = (self.client.memory).reserve_long(length);
+        let reservation = reservation.map_err(not_delivered)?;
+        let made = make()?;
+        Ok(match made.as_ptr() == from.as_ptr() {
+            true => made,
+            false => reservation.attach(made),
+        })
+    }
+
+    /// Decodes the reply to a call of `method` with this verb and [`Call::effect`]. The message
+    /// draws from the memory of the client. An error body in a success becomes the fault that
+    /// the family's error mapping reads from it.
     pub fn decode(
         &self,
         method: &Method,
         (verb, effect): (&http::Method, Idempotency),
         reply: &Reply,
     ) -> Result<Decoded, Error> {
-        let error = match method.decode_reply_to(verb, reply) {
-            Ok(decoded) => return Ok(decoded),
+        let memory = &self.client.memory;
+        let converted = memory.convert(reply.body.len(), || method.decode_reply_to(verb, reply));
+        let not_delivered = |exhausted| match (not_delivered(exhausted), effect) {
+            (Error::ResponseNotDelivered { code, problem, .. }, Idempotency::NonIdempotent) => {
+                Error::ResponseNotDelivered {
+                    code,
+                    problem,
+                    retry_after: None,
+                }
+            }
+            (error, _) => error,
+        };
+        let (decoded, mut reservation) = converted.map_err(not_delivered)?;
+        let error = match decoded {
+            Ok(mut decoded) => {
+                let resized = reservation.resize_long(decoded.message.len());
+                resized.map_err(not_delivered)?;
+                decoded.message = reservation.attach(decoded.message);
+                return Ok(decoded);
+            }
             Err(error) => error,
         };
         let advice = match effect {
@@ -197,6 +252,7 @@ impl StreamContext {
             upstream: &self.upstream,
             client: &self.client,
             deadline,
+            permit: None,
         }
     }
 }

@@ -108,6 +108,7 @@ pub async fn read(
     let mut properties = MethodProperties::of(method);
     properties.anonymous |= anonymous;
     let context = RequestContext {
+        permit: None,
         method: properties,
         client,
         deadline,
@@ -116,6 +117,7 @@ pub async fn read(
     };
     let reply = upstream.probe_call(&context, &call).await?;
     let context = CallContext {
+        permit: None,
         upstream,
         client,
         deadline,

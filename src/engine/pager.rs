@@ -14,7 +14,9 @@ use tonic::Code;
 
 use super::call_context::CallContext;
 use crate::error::Error;
-use drawbridge_transcoder::call::{BufferPermit, Call};
+use crate::http_client::not_delivered;
+use crate::memory::{Memory, Reservation};
+use drawbridge_transcoder::call::Call;
 use drawbridge_transcoder::contract::{
     Check, Decoded, MergePages, MergedPages, Method, PageRequest, Paging,
 };
@@ -86,8 +88,6 @@ pub struct Page {
     pub items: Vec<Bytes>,
     /// What decoding it has noted.
     pub notes: Notes,
-    /// The part of the buffer for long responses that it occupies.
-    pub buffer_permit: BufferPermit,
 }
 
 /// What is kept of the pages so far, by [`OnRepeat`].
@@ -170,7 +170,6 @@ impl<C: PageCursor> Pager<C> {
             message: page.message,
             items,
             notes: page.notes,
-            buffer_permit: reply.buffer_permit,
         }))
     }
 
@@ -468,6 +467,9 @@ pub struct MergeCursor<'a> {
     /// The call of the first page.
     first: &'a Call,
     merged: MergedPages,
+    /// For the merged message, whose buffer may be twice as long.
+    reservation: Reservation,
+    merged_bytes: usize,
     is_at_end: bool,
 }
 
@@ -479,20 +481,29 @@ impl<'a> MergeCursor<'a> {
         rule: &'a MergePages,
         first: &'a Call,
         page: &Decoded,
+        memory: &Memory,
     ) -> Result<Option<Self>, Error> {
+        let merged_bytes = page.message.len();
+        let reservation = memory
+            .reserve_long(2 * merged_bytes)
+            .map_err(not_delivered)?;
         let merged = rule.begin(method, first, page)?;
         Ok(merged.map(|merged| Self {
             method,
             rule,
             first,
             merged,
+            reservation,
+            merged_bytes,
             is_at_end: false,
         }))
     }
 
     /// Returns the response with all items.
     pub fn into_merged(self) -> Decoded {
-        self.merged.finish()
+        let mut decoded = self.merged.finish();
+        decoded.message = self.reservation.attach(decoded.message);
+        decoded
     }
 }
 
@@ -509,6 +520,9 @@ impl PageCursor for MergeCursor<'_> {
     }
 
     fn advance(&mut self, page: &Decoded) -> Result<Vec<Bytes>, Error> {
+        self.merged_bytes += page.message.len();
+        let resized = self.reservation.resize_long(2 * self.merged_bytes);
+        resized.map_err(not_delivered)?;
         let page = Decoded {
             message: page.message.clone(),
             notes: page.notes.clone(),

@@ -8,9 +8,12 @@ use super::action;
 use super::call_context::CallContext;
 use super::pager::{self, MergeCursor, OnRepeat, Pager};
 use crate::error::Error;
-use drawbridge_transcoder::call::{BufferPermit, Call, Reply};
+use drawbridge_transcoder::call::{Call, Reply};
 use drawbridge_transcoder::contract::{Decoded, Method};
 use drawbridge_transcoder::json::Notes;
+
+/// What a `next_page_token` adds to a page, in bytes; only an estimate for its memory.
+const MAX_TOKEN_BYTES: usize = 1 << 10;
 
 /// The response to a unary rpc.
 #[derive(Debug)]
@@ -19,8 +22,6 @@ pub struct UnaryResponse {
     pub decoded: Decoded,
     /// The headers of the upstream's response, of the first page for a merged list.
     pub headers: HeaderMap,
-    /// The part of the buffer for long responses that the response occupies.
-    pub buffer_permit: BufferPermit,
 }
 
 /// Makes the call of `method`: two calls for an action, one per page for a merged list.
@@ -29,12 +30,24 @@ pub async fn call(
     method: &Method,
     request: &Bytes,
 ) -> Result<UnaryResponse, Error> {
+    // Bound only with a permit: in the queue, calls hold their requests only.
+    let permit;
+    let context = match context.permit {
+        Some(_) => context,
+        None => {
+            permit = context.upstream.permit(context.deadline).await?;
+            CallContext {
+                permit: Some(&permit),
+                ..context
+            }
+        }
+    };
     let dialect = context.dialect();
     let page = match &method.paging {
         Some(paging) => Some((paging, paging.page_request(request, dialect)?)),
         None => None,
     };
-    let call = method.bind_shared(request, dialect)?;
+    let call = context.bind(method, request)?;
     let (verb, effect) = (call.verb.clone(), call.effect());
     let first_call = method.merge_pages.as_ref().map(|_| call.clone());
     let reply = match send(context, method, request, call).await {
@@ -51,7 +64,6 @@ pub async fn call(
                         notes: Notes::default(),
                     },
                     headers: HeaderMap::new(),
-                    buffer_permit: BufferPermit::default(),
                 });
             }
             _ => return Err(error),
@@ -60,7 +72,10 @@ pub async fn call(
     };
     let mut decoded = context.decode(method, (&verb, effect), &reply)?;
     if let Some((paging, requested)) = page {
-        decoded.message = paging.with_next(requested, decoded.message)?;
+        let page = decoded.message;
+        let length = page.len() + MAX_TOKEN_BYTES;
+        decoded.message =
+            context.copy(&page, length, || paging.with_next(requested, page.clone()))?;
     }
     if let Some(call) = first_call {
         decoded = merge_pages(context, method, &call, decoded).await?;
@@ -68,7 +83,6 @@ pub async fn call(
     Ok(UnaryResponse {
         decoded,
         headers: reply.headers,
-        buffer_permit: reply.buffer_permit,
     })
 }
 
@@ -96,7 +110,8 @@ pub async fn merge_pages(
     let Some(rule) = &method.merge_pages else {
         return Ok(first);
     };
-    let Some(cursor) = MergeCursor::after_first(method, rule, call, &first)? else {
+    let memory = &context.client.memory;
+    let Some(cursor) = MergeCursor::after_first(method, rule, call, &first, memory)? else {
         return Ok(first);
     };
     let mut pager = Pager::new(cursor, OnRepeat::Keep);

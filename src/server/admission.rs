@@ -8,6 +8,7 @@
 //! [`Router`]: super::router::Router
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use tonic::Code;
@@ -17,6 +18,7 @@ use super::dispatcher::Dispatcher;
 use super::stream_info::StreamInfo;
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::memory::{CALL_BYTES, Memory, Reservation, SHORT_BYTES};
 use crate::upstream::Upstream;
 
 /// The compressions that are accepted, in the header that an unsupported one is answered with.
@@ -27,21 +29,33 @@ const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encodin
 const MAX_ENCODING_CHARS: usize = 40;
 
 /// What the metadata of a call says about it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Admission {
     /// When the call ends at the latest.
     pub(super) deadline: Deadline,
     /// Whether its messages may be compressed, with gzip.
     pub(super) is_compressed: bool,
+    /// What its client draws from.
+    pub(super) memory: Memory,
+    /// What the call draws from it for its metadata and all that is short.
+    pub(super) reservation: Reservation,
 }
 
 impl Admission {
-    /// Reads the metadata of a call. Fails for an invalid timeout and for a compression that
-    /// is not supported.
-    pub(super) fn of(headers: &HeaderMap, default: std::time::Duration) -> Result<Self, Error> {
+    /// Reads the metadata of a call, of this size. Fails for an invalid timeout, for a
+    /// compression that is not supported, and if there is no memory for a call.
+    pub(super) fn of(
+        headers: &HeaderMap,
+        default_deadline: Duration,
+        metadata_bytes: usize,
+        memory: Memory,
+    ) -> Result<Self, Error> {
+        let long = metadata_bytes.saturating_sub(SHORT_BYTES);
         Ok(Self {
-            deadline: Deadline::from_metadata(headers, default)?,
+            deadline: Deadline::from_metadata(headers, default_deadline)?,
             is_compressed: is_compressed(headers)?,
+            reservation: memory.reserve(CALL_BYTES + long)?,
+            memory,
         })
     }
 }
@@ -100,8 +114,6 @@ impl Dispatcher {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -119,7 +131,8 @@ mod tests {
                 HeaderName::from_static(name),
                 HeaderValue::from_static(value),
             )]);
-            let admission = Admission::of(&headers, Duration::from_secs(7));
+            let deadline = Duration::from_secs(7);
+            let admission = Admission::of(&headers, deadline, 100, Memory::default());
             let got = admission.map(|a| a.is_compressed).map_err(|e| e.code());
             assert_eq!(got, want, "{name}: {value}");
         }

@@ -25,15 +25,19 @@ impl ClientTokens {
         )
     }
 
-    /// Rejects a request without a valid token, where one is required.
-    pub(super) fn authenticate(&self, headers: &http::HeaderMap) -> Result<(), Error> {
+    /// Rejects a request without a valid token, where one is required. Returns the digest of
+    /// the token.
+    pub(super) fn authenticate(
+        &self,
+        headers: &http::HeaderMap,
+    ) -> Result<Option<[u8; 32]>, Error> {
         if self.0.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let given = headers.get(TOKEN).map(|v| hash(v.as_bytes()));
         // Comparing digests takes a time that reveals nothing about a token.
         if given.is_some_and(|given| self.0.contains(&given)) {
-            return Ok(());
+            return Ok(given);
         }
         Err(Error::Credential {
             code: tonic::Code::Unauthenticated,
@@ -45,7 +49,8 @@ impl ClientTokens {
     }
 }
 
-fn hash(bytes: &[u8]) -> [u8; 32] {
+/// Returns the digest of a token or a certificate.
+pub(super) fn hash(bytes: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(digest(&SHA256, bytes).as_ref());
     out

@@ -2,15 +2,14 @@
 //! or opens a watch, and records the result.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tonic::Status;
 use tonic::body::Body;
-use tonic::codec::CompressionEncoding;
-use tonic::server::Grpc;
-use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -22,16 +21,17 @@ use crate::engine::unary::{self, UnaryResponse};
 use crate::engine::{FileStream, Uploads};
 use crate::error::{self, Error};
 use crate::families::family;
+use crate::memory::{Memory, MemoryBudget, STREAM_BYTES};
 use crate::server::admission::Admission;
-use crate::server::codec::WireCodec;
 use crate::server::connection_end::{self, ConnectionEnd};
 use crate::server::request_body_timeout::{RequestTimeouts, TimeoutBody};
+use crate::server::request_message::MessageReader;
 use crate::server::response_metadata::{SANDBOX, add_inexact};
 use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::{ResponseWriteTimeout, SlowReader};
 use crate::server::served_method::ServedMethod;
-use crate::server::stream_info::{InstrumentedStream, StreamInfo, traced};
-use crate::server::unary_body::UnaryBody;
+use crate::server::stream_body::StreamBody;
+use crate::server::stream_info::{StreamInfo, traced};
 use crate::telemetry::Metrics;
 use crate::upstream::{Upstream, Upstreams};
 use crate::watch::Watches;
@@ -56,6 +56,16 @@ pub struct Dispatcher {
     pub(super) traces: bool,
     /// Whether the embedded upstreams are served.
     pub(super) sandbox: bool,
+    /// What all calls draw from.
+    pub(super) memory: MemoryBudget,
+}
+
+/// A call that its metadata admits, and whose messages are not read yet.
+pub(super) struct Admitted {
+    pub(super) info: StreamInfo,
+    upstream: Arc<Upstream>,
+    messages: MessageReader,
+    pub(super) is_compressed: bool,
 }
 
 impl Dispatcher {
@@ -98,10 +108,7 @@ impl Dispatcher {
             watches,
             names: NameLookup::default(),
             metrics,
-            uploads: Uploads::new(
-                config.server.max_upload_bytes,
-                config.server.max_request_bytes,
-            ),
+            uploads: Uploads::new(config.server.max_upload_bytes),
             write_timeout: ResponseWriteTimeout::new(config.server.response_write_timeout),
             request_timeouts: RequestTimeouts {
                 idle: config.server.request_body_idle_timeout,
@@ -111,6 +118,7 @@ impl Dispatcher {
             default_deadline: config.server.default_deadline,
             traces,
             sandbox: config.sandbox,
+            memory: MemoryBudget::new(config.server.max_memory_bytes()),
         }
     }
 
@@ -184,9 +192,14 @@ impl Dispatcher {
         Some(status)
     }
 
-    /// Reads the metadata of a request whose headers have just arrived.
-    pub(super) fn admission(&self, headers: &HeaderMap) -> Result<Admission, Error> {
-        Admission::of(headers, self.default_deadline)
+    /// Reads the metadata of a request, of this size, whose headers have just arrived.
+    pub(super) fn admission(
+        &self,
+        headers: &HeaderMap,
+        metadata_bytes: usize,
+        memory: Memory,
+    ) -> Result<Admission, Error> {
+        Admission::of(headers, self.default_deadline, metadata_bytes, memory)
     }
 
     /// Serves one request of a method, and records it from its headers on.
@@ -196,117 +209,64 @@ impl Dispatcher {
         request: http::Request<TimeoutBody>,
         admission: Admission,
     ) -> http::Response<Body> {
-        let mut info =
-            StreamInfo::begin(served, self.traces, request.headers(), admission.deadline);
-        let upstream = match self.admit(&mut info, request.headers()) {
+        let (parts, body) = request.into_parts();
+        let mut info = StreamInfo::begin(served, self.traces, &parts.headers, admission);
+        let upstream = match self.admit(&mut info, &parts.headers) {
             Ok(upstream) => upstream,
             // The body is dropped unread.
             Err(error) => return info.fail(&error).into_http(),
         };
-        // Taken when tonic calls the handler: not for a request that it rejects itself.
-        let mut pending = Some(info);
-        let call = (served, &upstream, admission.is_compressed);
-        let mut response = self.handle(call, request, &mut pending).await;
-        if let Some(info) = pending
-            && let Some(status) = Status::from_header_map(response.headers())
-        {
-            let error = Error::request_not_received(&status, self.max_request_bytes);
-            // Keeps tonic's other metadata: the encodings that it accepts.
-            let _ = info.fail(&error).add_header(response.headers_mut());
-        }
-        self.write_timeout.guard(response)
-    }
-
-    /// Reads the request message and calls the handler of its kind.
-    async fn handle(
-        &self,
-        (served, upstream, compressed): (&Arc<ServedMethod>, &Arc<Upstream>, bool),
-        request: http::Request<TimeoutBody>,
-        pending: &mut Option<StreamInfo>,
-    ) -> http::Response<Body> {
-        let stream = served.method.is_stream();
-        let codec = if stream {
-            WireCodec::stream()
-        } else {
-            WireCodec::unary()
+        let call = Admitted {
+            // Compressing costs more than most responses save: the client opts in by
+            // compressing the request, as with other gRPC servers.
+            is_compressed: info.is_compressed,
+            messages: MessageReader::new(
+                body,
+                self.max_request_bytes,
+                info.is_compressed,
+                info.client.memory.clone(),
+            ),
+            info,
+            upstream,
         };
-        let mut grpc = Grpc::new(codec)
-            .max_decoding_message_size(self.max_request_bytes)
-            .accept_compressed(CompressionEncoding::Gzip);
-        // Compressing costs more than most responses save: the client opts in by
-        // compressing the request, as with other gRPC servers.
-        if compressed {
-            grpc = grpc.send_compressed(CompressionEncoding::Gzip);
-        }
-        if stream {
-            return grpc
-                .server_streaming(
-                    tower::service_fn(|r| self.stream(take_info(pending), upstream, r)),
-                    request,
-                )
-                .await;
-        }
-        if served.method.upload.is_some() {
-            return grpc
-                .client_streaming(
-                    tower::service_fn(|r| self.upload(take_info(pending), upstream, r)),
-                    request,
-                )
-                .await;
-        }
-        // An uncompressed response bypasses tonic, which would copy it.
-        let body = OnceLock::new();
-        let bypass = (!compressed).then_some(&body);
-        let response = grpc
-            .unary(
-                tower::service_fn(|r| self.unary(take_info(pending), upstream, r, bypass)),
-                request,
-            )
-            .await;
-        match body.into_inner() {
-            Some(body) => response.map(|_| Body::new(body)),
-            None => response,
-        }
+        let memory = call.info.client.memory.clone();
+        let response = if served.method.is_stream() {
+            self.stream(call, parts).await
+        } else {
+            self.unary(call).await
+        };
+        self.write_timeout.guard(response, memory)
     }
 
-    /// Serves a unary call. If there is a `bypass`, the message is stored there and the
-    /// returned one is empty.
-    async fn unary(
-        &self,
-        info: Result<StreamInfo, Status>,
-        upstream: &Arc<Upstream>,
-        request: Request<Bytes>,
-        bypass: Option<&OnceLock<UnaryBody>>,
-    ) -> Result<Response<Bytes>, Status> {
-        let info = info?;
-        let served = info.served.clone();
-        let span = info.span.clone();
-        let work = self.call(&info, upstream, request.get_ref());
-        let result = traced(span, work).await;
-        let mut response = served.response(info.finish(result)?);
-        if let Some(bypass) = bypass
-            && let Some(body) = UnaryBody::new(response.get_ref().clone())
-            && bypass.set(body).is_ok()
-        {
-            *response.get_mut() = Bytes::new();
-        }
-        Ok(response)
+    /// Serves a unary call, or an upload.
+    async fn unary(&self, mut call: Admitted) -> http::Response<Body> {
+        let served = call.info.served.clone();
+        let span = call.info.span.clone();
+        let result = match served.method.upload {
+            Some(_) => traced(span, self.call_with_file(&mut call)).await,
+            None => traced(span, self.call(&mut call)).await,
+        };
+        let result = result.and_then(|response| served.response(response, &mut call));
+        call.info
+            .finish(result)
+            .unwrap_or_else(|status| status.into_http())
     }
 
     /// Looks up empty path fields and makes the call.
-    async fn call(
-        &self,
-        info: &StreamInfo,
-        upstream: &Arc<Upstream>,
-        request: &Bytes,
-    ) -> Result<UnaryResponse, Error> {
+    async fn call(&self, call: &mut Admitted) -> Result<UnaryResponse, Error> {
+        let raw = call.messages.only().await?;
+        let (info, upstream) = (&call.info, &call.upstream);
         let method = &info.served.method;
+        // A request that waits for its permit is neither decompressed nor bound.
+        let permit = upstream.permit(info.deadline).await?;
+        let request = raw.decompress()?;
         let context = CallContext {
             upstream,
             client: &info.client,
             deadline: info.deadline,
+            permit: Some(&permit),
         };
-        let mut resolved = self.names.resolve(context, method, request).await?;
+        let mut resolved = self.names.resolve(context, method, &request).await?;
         loop {
             let result = unary::call(context, method, &resolved.request).await;
             if !resolved.retry(result.as_ref().err()).await? {
@@ -315,29 +275,9 @@ impl Dispatcher {
         }
     }
 
-    /// Serves an upload.
-    async fn upload(
-        &self,
-        info: Result<StreamInfo, Status>,
-        upstream: &Arc<Upstream>,
-        request: Request<Streaming<Bytes>>,
-    ) -> Result<Response<Bytes>, Status> {
-        let info = info?;
-        let served = info.served.clone();
-        let mut messages = request.into_inner();
-        let span = info.span.clone();
-        let work = self.call_with_file(&info, upstream, &mut messages);
-        let result = traced(span, work).await;
-        Ok(served.response(info.finish(result)?))
-    }
-
     /// Collects the file and makes the call that sends it.
-    async fn call_with_file(
-        &self,
-        info: &StreamInfo,
-        upstream: &Arc<Upstream>,
-        messages: &mut Streaming<Bytes>,
-    ) -> Result<UnaryResponse, Error> {
+    async fn call_with_file(&self, call: &mut Admitted) -> Result<UnaryResponse, Error> {
+        let (info, upstream) = (&call.info, &call.upstream);
         let method = &info.served.method;
         let Some(upload) = &method.upload else {
             return Err(Error::Malformed(format!(
@@ -346,44 +286,47 @@ impl Dispatcher {
             )));
         };
         let dialect = &upstream.settings.dialect;
-        let file = (self.uploads.receive(method, upload, dialect, messages)).await?;
+        let memory = &info.client.memory;
+        let received = (self.uploads).receive(method, upload, dialect, memory, &mut call.messages);
+        let file = received.await?;
         let context = CallContext {
             upstream,
             client: &info.client,
             deadline: info.deadline,
+            permit: None,
         };
-        let reply = context.call(method, &file.call).await?;
+        let reply = context.call(method, &file).await?;
         Ok(UnaryResponse {
-            decoded: context.decode(method, (&file.call.verb, file.call.effect()), &reply)?,
+            decoded: context.decode(method, (&file.verb, file.effect()), &reply)?,
             headers: reply.headers,
-            buffer_permit: reply.buffer_permit,
         })
     }
 
     /// Serves a server-streaming call up to its first message.
     async fn stream(
         &self,
-        info: Result<StreamInfo, Status>,
-        upstream: &Arc<Upstream>,
-        request: Request<Bytes>,
-    ) -> Result<Response<InstrumentedStream>, Status> {
-        let info = info?;
-        let headers = request.metadata().as_ref();
-        let end = || ConnectionEnd::of(request.extensions());
-        let served = info.served.clone();
+        mut call: Admitted,
+        parts: http::request::Parts,
+    ) -> http::Response<Body> {
+        let end = || ConnectionEnd::of(&parts.extensions);
+        let served = call.info.served.clone();
         let method = &served.method;
         // The call that a watch begins with is not interrupted, nor a download.
         let starts = method.watch.as_ref().is_some_and(|w| w.start.is_some());
         let is_interruptible = !starts && method.download.is_none();
-        let opened = self.open(&info, upstream, headers, request.get_ref());
+        let opened = self.open(&mut call, &parts.headers);
         let result = tokio::select! {
             biased;
             result = opened => result,
             () = connection_end::reached(end()), if is_interruptible => Err(Error::ConnectionTooOld),
         };
-        let stream = match result {
+        let (mut info, is_compressed) = (call.info, call.is_compressed);
+        let stream = match result.and_then(|stream| {
+            info.memory.resize(STREAM_BYTES)?;
+            Ok(stream)
+        }) {
             Ok(stream) => stream,
-            Err(error) => return Err(info.fail(&error)),
+            Err(error) => return info.fail(&error).into_http(),
         };
         let notes = match &stream {
             ResponseStream::List(stream) => stream.notes().clone(),
@@ -395,20 +338,23 @@ impl Dispatcher {
             ResponseStream::Watch(_) | ResponseStream::List(_) => end(),
             ResponseStream::File(_) => None,
         };
-        let mut response = Response::new(info.stream(stream, slow_reader.clone(), end));
+        let memory = info.client.memory.clone();
+        let stream = info.stream(stream, slow_reader.clone(), end);
+        let body = Body::new(StreamBody::new(stream, is_compressed, memory));
+        let mut response = grpc_response(body, is_compressed);
         response.extensions_mut().insert(slow_reader);
-        add_inexact(&notes, response.metadata_mut().as_mut());
-        Ok(response)
+        add_inexact(&notes, response.headers_mut());
+        response
     }
 
     /// Looks up empty path fields and opens the stream.
     async fn open(
         &self,
-        info: &StreamInfo,
-        upstream: &Arc<Upstream>,
+        call: &mut Admitted,
         headers: &HeaderMap,
-        request: &Bytes,
     ) -> Result<ResponseStream, Error> {
+        let request = call.messages.only().await?.decompress()?;
+        let (info, upstream) = (&call.info, &call.upstream);
         let method = &info.served.method;
         let opening_deadline = info.deadline;
         // The default deadline is for what precedes a stream: the name lookup, and the
@@ -420,8 +366,9 @@ impl Dispatcher {
             upstream,
             client: &info.client,
             deadline: opening_deadline,
+            permit: None,
         };
-        let mut resolved = self.names.resolve(context, method, request).await?;
+        let mut resolved = self.names.resolve(context, method, &request).await?;
         loop {
             let result = (self.open_resolved(context, method, deadline, &resolved.request)).await;
             if !resolved.retry(result.as_ref().err()).await? {
@@ -461,14 +408,14 @@ impl Dispatcher {
     }
 }
 
-/// Takes the stream info when tonic calls the handler, which it does once, when the request
-/// message (of an upload, its headers) has arrived.
-fn take_info(pending: &mut Option<StreamInfo>) -> Result<StreamInfo, Status> {
-    pending.take().ok_or_else(|| {
-        let error = Error::RequestNotReceived {
-            code: Code::Internal,
-            problem: "the request has more than one message".to_owned(),
-        };
-        error.status(&error::StatusContext::default())
-    })
+/// Makes the response with this body.
+pub(super) fn grpc_response(body: Body, is_compressed: bool) -> http::Response<Body> {
+    let mut response = http::Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    if is_compressed {
+        let name = HeaderName::from_static("grpc-encoding");
+        headers.insert(name, HeaderValue::from_static("gzip"));
+    }
+    response
 }

@@ -16,7 +16,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tonic::body::Body;
 
+use super::authn::hash;
 use super::connection_end::ConnectionEnd;
+use super::connection_memory::ConnectionMemory;
 use super::router::Router;
 use super::tls::Handshakes;
 use super::write_coalescing::CoalescedWrites;
@@ -25,6 +27,9 @@ use crate::config::Config;
 /// The flow control windows of a stream and of a connection, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// What HTTP/2 buffers of one response. More would only be a second copy of it.
+const MAX_SEND_BUFFER_BYTES: usize = 64 << 10;
 
 /// How much more metadata HTTP/2 accepts than [`Router`]: what lies between gets a status of
 /// gRPC, and more than this HTTP 431.
@@ -86,6 +91,7 @@ impl Connections {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_concurrent_streams(settings.max_concurrent_streams)
+            .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
             .max_header_list_size(HTTP2_METADATA_FACTOR * settings.max_metadata_bytes)
             .keep_alive_interval(settings.keepalive_interval)
             .keep_alive_timeout(settings.keepalive_timeout);
@@ -142,15 +148,22 @@ impl Connections {
             tracing::debug!(%error, "connection closed before it was served");
             return;
         }
+        let budget = self.router.dispatcher().memory.clone();
+        let memory = |certificate| ConnectionMemory::new(budget, peer.ip(), certificate);
         let Some(tls) = &self.tls else {
-            return self.serve_http(stream, draining).await;
+            return self.serve_http(stream, memory(None), draining).await;
         };
         let handshake = tokio::select! {
             handshake = tls.accept(stream) => handshake,
             _ = draining.changed() => return,
         };
         match handshake {
-            Ok(Some(stream)) => self.serve_http(stream, draining).await,
+            Ok(Some(stream)) => {
+                let certificates = stream.get_ref().1.peer_certificates();
+                let own = certificates.and_then(|all| all.first());
+                let memory = memory(own.map(|certificate| hash(certificate)));
+                self.serve_http(stream, memory, draining).await;
+            }
             Ok(None) => {}
             Err(reason) => {
                 let metrics = &self.router.dispatcher().metrics;
@@ -162,8 +175,12 @@ impl Connections {
 
     /// Serves HTTP on a connection. It gets GOAWAY at its maximum age or when the gateway
     /// drains, and ends with its last call.
-    async fn serve_http<T>(&self, io: T, mut draining: watch::Receiver<()>)
-    where
+    async fn serve_http<T>(
+        &self,
+        io: T,
+        memory: ConnectionMemory,
+        mut draining: watch::Receiver<()>,
+    ) where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (end, connection_end) = ConnectionEnd::new();
@@ -173,7 +190,7 @@ impl Connections {
             if let Some(end) = &connection_end {
                 request.extensions_mut().insert(end.clone());
             }
-            let response = self.router.respond(request);
+            let response = self.router.respond(request, &memory);
             async move { Ok::<_, Infallible>(response.await) }
         });
         let io = TokioIo::new(CoalescedWrites::new(io));

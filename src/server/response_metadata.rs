@@ -26,8 +26,11 @@ pub fn forward(names: &[HeaderName], from: &HeaderMap, to: &mut HeaderMap) {
     for name in names {
         let fits =
             |value: &&HeaderValue| value.len() <= MAX_FORWARDED_BYTES && value.to_str().is_ok();
-        if let Some(value) = from.get(name).filter(fits) {
-            to.insert(name.clone(), value.clone());
+        // A copy, since the value of the upstream keeps the memory of its complete head.
+        if let Some(value) = from.get(name).filter(fits)
+            && let Ok(value) = HeaderValue::from_bytes(value.as_bytes())
+        {
+            to.insert(name.clone(), value);
         }
     }
 }

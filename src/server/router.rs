@@ -14,8 +14,11 @@ use tower::Service;
 
 use crate::deadline::Deadline;
 use crate::error::{self, Error, cut};
+use crate::memory::{CALL_BYTES, SHORT_BYTES};
 use crate::server::admission::add_accepted_encodings;
 use crate::server::authn::ClientTokens;
+use crate::server::charged_body::{ChargedBody, ChargedResponse};
+use crate::server::connection_memory::ConnectionMemory;
 use crate::server::dispatcher::Dispatcher;
 use crate::server::protocol;
 use crate::server::request_body_timeout::TimeoutBody;
@@ -75,8 +78,12 @@ impl Router {
         &self.dispatcher
     }
 
-    /// Serves one request.
-    pub(super) fn respond(&self, request: Request<Body>) -> ResponseFuture {
+    /// Serves one request of a connection.
+    pub(super) fn respond(
+        &self,
+        request: Request<Body>,
+        connection: &ConnectionMemory,
+    ) -> ResponseFuture {
         if let Err(rejection) = protocol::check(&request) {
             self.dispatcher.metrics.unsupported.inc();
             tracing::debug!(?rejection, "request rejected");
@@ -89,16 +96,21 @@ impl Router {
             return self.reject(path, &Error::MetadataTooLarge { size, limit });
         }
         // Health needs no token: load balancers have none.
-        if !path.starts_with("/grpc.health.")
-            && let Err(error) = self.tokens.authenticate(request.headers())
-        {
-            let status = self.dispatcher.reject(path, request.headers(), &error);
-            return self.ready(status.into_http());
-        }
+        let token = match path.starts_with("/grpc.health.") {
+            true => Ok(None),
+            false => self.tokens.authenticate(request.headers()),
+        };
+        let memory = match token {
+            Ok(token) => connection.of(token),
+            Err(error) => {
+                let status = self.dispatcher.reject(path, request.headers(), &error);
+                return self.ready(status.into_http());
+            }
+        };
         let timeouts = self.dispatcher.request_timeouts;
         if let Some(method) = self.dispatcher.method(path) {
             let dispatcher = self.dispatcher.clone();
-            let admission = match dispatcher.admission(request.headers()) {
+            let admission = match dispatcher.admission(request.headers(), size, memory) {
                 Ok(admission) => admission,
                 Err(error) => return self.reject(path, &error),
             };
@@ -116,8 +128,17 @@ impl Router {
             let error = Error::UnknownMethod(self.unknown_method(path));
             return self.reject(path, &error);
         };
+        let reservation = match memory.reserve(CALL_BYTES + size.saturating_sub(SHORT_BYTES)) {
+            Ok(reservation) => reservation,
+            Err(exhausted) => return self.reject(path, &exhausted.into()),
+        };
         let until = Deadline::after(timeouts.total);
-        let mut request = request.map(|body| Body::new(TimeoutBody::new(body, until, timeouts)));
+        let max_bytes = self.dispatcher.max_request_bytes;
+        let mut request = request.map(|body| {
+            let body = TimeoutBody::new(body, until, timeouts);
+            Body::new(ChargedBody::new(body, memory.clone(), max_bytes))
+        });
+        request.extensions_mut().insert(memory.clone());
         if own == REFLECTION_ALPHA {
             *request.uri_mut() = Uri::from(PathAndQuery::from_static(REFLECTION_PATH));
         }
@@ -125,10 +146,17 @@ impl Router {
         let dispatcher = self.dispatcher.clone();
         Box::pin(async move {
             let response = match response.await {
-                Ok(response) => own_status(response, dispatcher.max_request_bytes),
+                Ok(response) => own_status(response, max_bytes),
                 Err(never) => match never {},
             };
-            dispatcher.mark_sandbox(dispatcher.write_timeout.guard(response))
+            let response = response.map(|body| {
+                Body::new(ChargedResponse {
+                    body,
+                    memory: memory.clone(),
+                    reservation: Some(reservation),
+                })
+            });
+            dispatcher.mark_sandbox(dispatcher.write_timeout.guard(response, memory))
         })
     }
 

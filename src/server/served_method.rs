@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::HeaderName;
-use tonic::Response;
+use tonic::body::Body;
 
 use crate::engine::unary::UnaryResponse;
+use crate::error::Error;
+use crate::server::compression::gzip;
+use crate::server::dispatcher::{Admitted, grpc_response};
 use crate::server::response_metadata::{add_inexact, forward};
+use crate::server::unary_body::UnaryBody;
 use crate::telemetry::RpcMetrics;
 use crate::upstream::Upstream;
 use drawbridge_transcoder::contract::Method;
@@ -25,19 +28,27 @@ pub struct ServedMethod {
 
 impl ServedMethod {
     /// Makes the gRPC response and its metadata.
-    pub(super) fn response(&self, response: UnaryResponse) -> Response<Bytes> {
-        let UnaryResponse {
-            decoded,
-            headers,
-            buffer_permit,
-        } = response;
-        let mut response = Response::new(decoded.message);
-        if buffer_permit.0.is_some() {
-            response.extensions_mut().insert(buffer_permit);
+    pub(super) fn response(
+        &self,
+        response: UnaryResponse,
+        call: &mut Admitted,
+    ) -> Result<http::Response<Body>, Error> {
+        let UnaryResponse { decoded, headers } = response;
+        let mut message = decoded.message;
+        if call.is_compressed {
+            let memory = &call.info.client.memory;
+            let reservation = memory.reserve_long(message.len())?;
+            message = reservation.attach(gzip(&message)?);
         }
-        let metadata = response.metadata_mut().as_mut();
+        // Held until HTTP/2 has sent the message.
+        let held = std::mem::take(&mut call.info.memory);
+        let limit = u32::MAX as usize;
+        let body = UnaryBody::new(message, call.is_compressed, held)
+            .ok_or(Error::ResponseTooLarge { limit })?;
+        let mut response = grpc_response(Body::new(body), call.is_compressed);
+        let metadata = response.headers_mut();
         forward(&self.forwarded_headers, &headers, metadata);
         add_inexact(&decoded.notes, metadata);
-        response
+        Ok(response)
     }
 }

@@ -10,6 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["spelling"],
     &["error"],
     &["deadline"],
+    &["memory"],
     &["downstream"],
     &["http_client"],
     &["credentials"],

@@ -147,6 +147,7 @@ impl Fixture {
                     upstream: &self.upstream,
                     client: &caller(),
                     deadline: Deadline::after(POLL_TIMEOUT),
+                    permit: None,
                 },
                 None,
             )
@@ -237,6 +238,7 @@ async fn stream_ends_with_the_final_state_although_its_full_read_fails() {
         upstream: &fixture.upstream,
         client: &caller(),
         deadline: Deadline::after(POLL_TIMEOUT),
+        permit: None,
     };
     let stream = watches.watch(fixture.method("/t.S/Watch"), request, context, None);
     let messages: Vec<_> = stream.await.unwrap().collect().await;

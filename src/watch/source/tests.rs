@@ -271,6 +271,7 @@ async fn watch_sends_events_from_polls() {
                         upstream: &upstream,
                         client: &caller,
                         deadline: Deadline::after(POLL_TIMEOUT),
+                        permit: None,
                     },
                     None,
                 )
@@ -317,6 +318,7 @@ async fn watch_sends_events_from_polls() {
                 upstream: &upstream,
                 client: &caller("t1"),
                 deadline: Deadline::after(POLL_TIMEOUT),
+                permit: None,
             },
             None,
         )

@@ -26,6 +26,7 @@ impl Reader<'_, '_> {
             loop {
                 let at = self.pos;
                 if packed {
+                    self.room(0)?;
                     let bits = self.scalar(field.kind)?.unwrap_or(0);
                     write_bits(self.out, field.kind, bits);
                 } else {
@@ -90,6 +91,7 @@ impl Reader<'_, '_> {
             return Ok(());
         }
         for text in texts() {
+            self.room(text.len())?;
             field.tag.write(self.out);
             let read = match field.kind {
                 Kind::String => {
@@ -119,6 +121,7 @@ impl Reader<'_, '_> {
         }
         if let Some(raw) = field.raw {
             for text in texts() {
+                self.room(text.len())?;
                 message.fields[usize::from(raw)].tag.write(self.out);
                 wire::write_varint(self.out, text.len() as u64);
                 self.out.extend_from_slice(text);

@@ -24,6 +24,7 @@ impl Reader<'_, '_> {
             return Ok(());
         }
         loop {
+            self.room(0)?;
             field.tag.write(self.out);
             let entry = wire::open(self.out);
             self.map_key(key)?;

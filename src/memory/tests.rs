@@ -1,0 +1,122 @@
+//! Tests of the budget and its shares.
+
+use super::*;
+
+const MIB: usize = 1 << 20;
+
+fn address(last: u8) -> ClientKey {
+    ClientKey::of_address(IpAddr::from([127, 0, 0, last]))
+}
+
+#[test]
+fn client_gets_half_and_what_is_free_is_shared_with_the_next_ones() {
+    let budget = MemoryBudget::new(60 * MIB);
+    let fill = |memory: &Memory| {
+        let mut held = Vec::new();
+        let end = loop {
+            match memory.reserve(MIB / 2) {
+                Ok(reservation) => held.push(reservation),
+                Err(exhausted) => break exhausted,
+            }
+        };
+        (held.len() as u64 / 2, end, held)
+    };
+    let mut all = Vec::new();
+    // Half; a third of the rest is free after the second client, and so on.
+    for (client, want) in [(1, 30), (2, 15), (3, 7), (4, 3)] {
+        let memory = budget.open(address(client));
+        let (mib, end, held) = fill(&memory);
+        assert_eq!(end, Exhausted::Client, "{client}");
+        assert!((want..=want + 1).contains(&mib), "{client}: {mib}");
+        // Another connection of the client gets its unshared part.
+        let again = budget.open(address(client));
+        let small = again.reserve(200 << 10).unwrap();
+        assert_eq!(again.reserve(MIB).unwrap_err(), Exhausted::Client);
+        all.push((memory, held, again, small));
+    }
+    let stats = budget.stats();
+    assert_eq!((stats.rejected_by_client, stats.rejected_by_budget), (8, 0));
+    assert!(stats.used < stats.limit);
+    // Unshared parts may use up the budget.
+    let mut accounts = Vec::new();
+    let end = loop {
+        let memory = budget.open(address(5));
+        match memory.reserve(200 << 10) {
+            Ok(reservation) => accounts.push((memory, reservation)),
+            Err(exhausted) => break exhausted,
+        }
+    };
+    assert_eq!(end, Exhausted::Budget);
+    assert_eq!(budget.stats().rejected_by_budget, 1);
+    drop((all, accounts));
+    assert_eq!(budget.stats().used, 0);
+}
+
+#[test]
+fn reservation_grows_shrinks_and_stays_as_it_was_after_an_error() {
+    let budget = MemoryBudget::new(16 * MIB);
+    let memory = budget.open(address(1));
+    let mut reservation = memory.reserve(MIB).unwrap();
+    reservation.resize(3 * MIB).unwrap();
+    assert_eq!(reservation.resize(9 * MIB), Err(Exhausted::Client));
+    assert_eq!(reservation.bytes(), 3 * MIB);
+    reservation.replace(MIB).unwrap();
+    assert_eq!(reservation.bytes(), 4 * MIB);
+    reservation.resize(1).unwrap();
+    assert!(budget.stats().used < 128 << 10);
+    // Without an account there is no limit.
+    let free = Memory::default().reserve(usize::MAX).unwrap();
+    assert_eq!(budget.stats().rejected_by_client, 1);
+    drop(free);
+}
+
+#[test]
+fn attached_reservation_ends_with_the_last_part_of_the_bytes() {
+    let budget = MemoryBudget::new(8 * MIB);
+    let memory = budget.open(address(1));
+    let bytes = memory.reserve(MIB).unwrap().attach(vec![7; MIB]);
+    let part = bytes.slice(10..20);
+    drop(bytes);
+    assert!(budget.stats().used >= MIB as u64);
+    assert_eq!(part, [7; 10][..]);
+    drop(part);
+    assert!(budget.stats().used < MIB as u64);
+    // What a call's own reservation covers needs none.
+    assert_eq!(memory.reserve_long(SHORT_BYTES).unwrap().bytes(), 0);
+    assert!(memory.reserve_long(SHORT_BYTES + 1).unwrap().bytes() > SHORT_BYTES);
+}
+
+#[test]
+fn concurrent_reservations_stay_below_the_bounds_and_are_all_returned() {
+    let budget = MemoryBudget::new(4 * MIB);
+    std::thread::scope(|scope| {
+        for thread in 0..4_u8 {
+            let budget = budget.clone();
+            let shared = budget.open(address(9));
+            scope.spawn(move || {
+                let own = budget.open(address(thread));
+                let mut random = fastrand::Rng::with_seed(u64::from(thread));
+                let mut held = Vec::new();
+                for _ in 0..20_000 {
+                    let memory = if random.bool() { &own } else { &shared };
+                    match random.u8(..3) {
+                        0 => held.clear(),
+                        _ => held.extend(memory.reserve(random.usize(..300_000))),
+                    }
+                    let stats = budget.stats();
+                    assert!(stats.used <= stats.limit, "{stats:?}");
+                }
+            });
+        }
+    });
+    assert_eq!(budget.stats().used, 0);
+}
+
+#[test]
+fn addresses_of_one_ipv6_network_are_one_client() {
+    let key = |text: &str| ClientKey::of_address(text.parse().unwrap());
+    assert!(key("2001:db8::1") == key("2001:db8::ffff:1"));
+    assert!(key("2001:db8::1") != key("2001:db8:0:1::1"));
+    assert!(key("::ffff:10.0.0.1") == key("10.0.0.1"));
+    assert!(key("10.0.0.1") != key("10.0.0.2"));
+}
