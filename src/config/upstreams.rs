@@ -40,11 +40,12 @@ impl Snapshot {
 }
 
 /// The built-in families.
-const FAMILIES: [&str; 3] = ["heat", "servicestage", "jp1ao"];
+pub(super) const FAMILIES: [&str; 3] = ["heat", "servicestage", "jp1ao"];
 
 /// Reads one upstream. Returns none if it is invalid.
 pub(super) fn read(section: &Section<'_>) -> Option<upstream::Settings> {
     let name = section.required_text("name");
+    section.describe_rule("name", "pattern", || NAME_PATTERN.into());
     if let Some(name) = &name
         && !is_name(&name.value)
     {
@@ -54,7 +55,8 @@ pub(super) fn read(section: &Section<'_>) -> Option<upstream::Settings> {
     let family_name = section.required_text("family").map(|found| found.value);
     let family = family(family_name.as_deref().unwrap_or_default());
     let dialect = dialect(section, family);
-    let is_default = section.flag("default").unwrap_or(false);
+    let mut is_default = false;
+    section.flag_into("default", &mut is_default);
     let mut endpoint = section.url("endpoint");
     let mut project_id = section.text("project_id").map(|found| found.value);
     let mut transport = transport(section);
@@ -77,6 +79,8 @@ pub(super) fn read(section: &Section<'_>) -> Option<upstream::Settings> {
     }
     let mut settings = upstream::Settings::new("", "", credentials::Settings::None);
     limits(section, &mut settings);
+    let allow_plaintext = &mut settings.allow_plaintext_credentials;
+    section.flag_into("allow_plaintext_credentials", allow_plaintext);
     Some(upstream::Settings {
         name: name?.value,
         family: family_name?,
@@ -86,7 +90,6 @@ pub(super) fn read(section: &Section<'_>) -> Option<upstream::Settings> {
         project_id,
         auth: login?.settings,
         auth_source: None,
-        allow_plaintext_credentials: section.flag("allow_plaintext_credentials").unwrap_or(false),
         transport,
         ..settings
     })
@@ -99,13 +102,10 @@ fn limits(section: &Section<'_>, settings: &mut upstream::Settings) {
         &mut settings.max_concurrent_calls,
     );
     section.size("max_queued_calls", 0, &mut settings.max_queued_calls);
-    if let Some(n) = section.number("max_attempts", 1, 10) {
-        settings.max_attempts = n as u32;
-    }
+    section.number_into("max_attempts", 1, 10, &mut settings.max_attempts);
     section.duration_or_zero("max_backoff_secs", &mut settings.max_backoff);
-    if let Some(n) = section.number("circuit_breaker_failures", 0, 1_000_000) {
-        settings.circuit_breaker_failures = n as u32;
-    }
+    let failures = &mut settings.circuit_breaker_failures;
+    section.number_into("circuit_breaker_failures", 0, 1_000_000, failures);
     section.duration(
         "circuit_breaker_open_secs",
         &mut settings.circuit_breaker_open,
@@ -121,12 +121,8 @@ fn transport(section: &Section<'_>) -> http_client::Settings {
     section.duration("read_timeout_secs", &mut settings.read_timeout);
     section.size("max_response_bytes", 1, &mut settings.max_response_bytes);
     section.size("max_buffered_bytes", 1, &mut settings.max_buffered_bytes);
-    if let Some(flag) = section.flag("insecure_skip_verify") {
-        settings.insecure_skip_verify = flag;
-    }
-    if let Some(flag) = section.flag("proxy_from_env") {
-        settings.proxy_from_env = flag;
-    }
+    section.flag_into("insecure_skip_verify", &mut settings.insecure_skip_verify);
+    section.flag_into("proxy_from_env", &mut settings.proxy_from_env);
     settings
 }
 
@@ -134,10 +130,11 @@ fn transport(section: &Section<'_>) -> http_client::Settings {
 /// have any.
 fn dialect(section: &Section<'_>, family: &Family) -> Option<String> {
     let first = family.dialects.first().copied().unwrap_or_default();
+    let dialect = section.text("dialect");
     if !section.has("dialect") {
         return Some(first.to_owned());
     }
-    let dialect = section.text("dialect")?.value;
+    let dialect = dialect?.value;
     if family.name == COMMON.name || family.dialects.contains(&&*dialect) {
         return Some(dialect);
     }
@@ -151,6 +148,9 @@ fn dialect(section: &Section<'_>, family: &Family) -> Option<String> {
     section.invalid("dialect", &problem);
     None
 }
+
+/// What [`is_name`] accepts, as a regular expression of JSON Schema.
+const NAME_PATTERN: &str = "^[A-Za-z0-9._-]{1,64}$";
 
 /// Returns whether metadata, logs and metric labels can carry the name.
 fn is_name(name: &str) -> bool {
