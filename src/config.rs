@@ -21,10 +21,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::credentials::Settings as Auth;
 use crate::credentials::SettingsSource;
+use crate::reload::FileSource;
 use crate::spelling::nearest;
 use crate::telemetry::LogFilter;
 use crate::{telemetry, upstream, watch};
@@ -53,6 +54,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Tokens that authenticate clients. Empty: clients need no token.
     pub client_tokens: Vec<SecretString>,
+    /// Reads the files of `[listen]` again. None if it names none.
+    pub listen_source: Option<FileSource<ListenFiles>>,
     /// `[server]`: limits and timeouts of the gRPC listener.
     pub server: ServerOptions,
     /// `[watch]`: limits and timeouts of watches.
@@ -81,6 +84,39 @@ pub struct Tls {
     /// The CA that client certificates must be issued by, PEM. None: clients need no
     /// certificate.
     pub client_ca: Option<Vec<u8>>,
+}
+
+/// Compares all of it, secrets included.
+impl PartialEq for Tls {
+    fn eq(&self, other: &Self) -> bool {
+        let key = |tls: &Self| tls.key.expose_secret().to_owned();
+        self.certificate == other.certificate
+            && self.client_ca == other.client_ca
+            && key(self) == key(other)
+    }
+}
+
+/// What the files of `[listen]` contain.
+#[derive(Clone, Debug)]
+pub struct ListenFiles {
+    /// As [`Config::tls`].
+    pub tls: Option<Tls>,
+    /// As [`Config::client_tokens`].
+    pub client_tokens: Vec<SecretString>,
+}
+
+impl ListenFiles {
+    pub(crate) fn tokens(&self) -> Vec<&str> {
+        let tokens = self.client_tokens.iter();
+        tokens.map(ExposeSecret::expose_secret).collect()
+    }
+}
+
+/// Compares all of it, secrets included.
+impl PartialEq for ListenFiles {
+    fn eq(&self, other: &Self) -> bool {
+        self.tls == other.tls && self.tokens() == other.tokens()
+    }
 }
 
 /// One problem of the configuration.
@@ -153,6 +189,7 @@ impl Config {
             admin: None,
             tls: None,
             client_tokens: Vec::new(),
+            listen_source: None,
             server: ServerOptions::default(),
             watch: watch::Settings::default(),
             upstreams: Vec::new(),
@@ -275,6 +312,10 @@ impl Config {
             directory: directory.to_owned(),
             variables: variables.take(),
         });
+        if config.tls.is_some() || !config.client_tokens.is_empty() {
+            let snapshot = snapshot.clone();
+            config.listen_source = Some(FileSource::new(move || snapshot.listen()));
+        }
         for (index, number) in with_files {
             let snapshot = snapshot.clone();
             config.upstreams[index].auth_source =
@@ -294,6 +335,14 @@ impl Config {
         self.server.read(&root.section("server"));
         self.read_watch(&root.section("watch"));
         self.read_log(&root.section("log"));
+    }
+
+    /// Returns what the files of `[listen]` contain.
+    pub(crate) fn listen_files(&self) -> ListenFiles {
+        ListenFiles {
+            tls: self.tls.clone(),
+            client_tokens: self.client_tokens.clone(),
+        }
     }
 
     fn read_listen(&mut self, section: &Section<'_>) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::reader::{Report, Section};
-use super::{Config, auth};
+use super::{Config, ListenFiles, Problem, auth};
 use crate::credentials;
 use crate::families::COMMON;
 use crate::families::family;
@@ -23,6 +23,18 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
+    /// Reads the files of `[listen]` again. Fails with the first problem.
+    pub(super) fn listen(&self) -> Result<ListenFiles, String> {
+        let report = Report::new(&self.name, &self.text);
+        let env = |name: &str| self.variables.get(name).cloned().flatten();
+        let (table, _) = toml::de::DeTable::parse_recoverable(&self.text);
+        let root = Section::root(&report, table.get_ref(), &self.directory, &env);
+        let mut config = Config::empty();
+        config.read_listen(&root.section("listen"));
+        let files = config.listen_files();
+        report.finish(files).map_err(first)
+    }
+
     /// Reads the credentials of an upstream again. Fails with the first problem.
     pub(super) fn auth(&self, number: usize) -> Result<credentials::Settings, String> {
         let report = Report::new(&self.name, &self.text);
@@ -34,9 +46,13 @@ impl Snapshot {
         match report.finish(upstream) {
             Ok(Some(upstream)) => Ok(upstream.auth),
             Ok(None) => Err("the upstream is invalid".to_owned()),
-            Err(problems) => Err(problems.iter().map(ToString::to_string).take(1).collect()),
+            Err(problems) => Err(first(problems)),
         }
     }
+}
+
+fn first(problems: Vec<Problem>) -> String {
+    problems.iter().map(ToString::to_string).take(1).collect()
 }
 
 /// The built-in families.

@@ -41,6 +41,7 @@ mod paging;
 mod quickstart;
 mod readme;
 mod resolve;
+mod rotation;
 mod sandbox;
 mod seeds;
 mod server;
