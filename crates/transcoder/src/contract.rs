@@ -55,7 +55,7 @@ pub use download::Download;
 pub use left_out::{LeftOut, LeftOutReason};
 pub use merge_pages::{MergePages, MergedPages};
 pub use pages::Pages;
-pub use paging::{Following, PageRequest, Paging};
+pub use paging::{Following, PageRequest, PagesBefore, Paging};
 pub use resolve::Resolve;
 pub use selection::{Selection, selectable};
 pub use upload::Upload;
@@ -332,6 +332,9 @@ impl Method {
         if let Some(called) = &self.called {
             self.binding.check(request.bytes, dialect)?;
             return called.bind(request.bytes, dialect);
+        }
+        if let Some(rule) = &self.merge_pages {
+            rule.check(request.bytes)?;
         }
         let mut call = self.binding.bind(request, dialect)?;
         if self.raw_response.is_some() {
