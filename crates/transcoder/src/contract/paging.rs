@@ -247,8 +247,10 @@ impl Paging {
         }
         let is_shorter = before.first_items.is_some_and(|first| count < first);
         let exceeds = request.size.is_some_and(|size| count > size);
-        let may_have_limit =
-            before.is_walk && !self.has_default_size && self.style != Style::Marker;
+        let may_have_limit = request.size.is_some()
+            && before.is_walk
+            && !self.has_default_size
+            && self.style != Style::Marker;
         let more = !is_shorter && (exceeds || may_have_limit);
         (more, more)
     }
