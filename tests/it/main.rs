@@ -36,6 +36,7 @@ mod misconfiguration;
 mod operations;
 mod own_api;
 mod own_api_selection;
+mod own_paging;
 mod own_watch;
 mod paging;
 mod quickstart;
