@@ -704,6 +704,12 @@ impl Upstream {
                 fault.metadata.push((HINT, cause.hint().to_owned()));
             }
         }
+        if let Some(hint) = missing_api::plaintext_hint(&fault) {
+            fault.code = Code::FailedPrecondition;
+            fault.is_unrelated = true;
+            fault.metadata.retain(|(key, _)| *key != HINT);
+            fault.metadata.push((HINT, hint.to_owned()));
+        }
         // From a proxy: the upstream may have acted, or may still act. Clients retry
         // UNAVAILABLE by themselves.
         if idempotency == Idempotency::NonIdempotent
