@@ -86,18 +86,15 @@ impl CallContext<'_> {
 
     /// Makes a message of `length` bytes from another one, which draws from the memory of the
     /// client unless it is still that one.
-    pub fn copy<E>(
+    pub fn copy(
         &self,
         from: &Bytes,
         length: usize,
-        make: impl FnOnce() -> Result<Bytes, E>,
-    ) -> Result<Bytes, Error>
-    where
-        Error: From<E>,
-    {
+        make: impl FnOnce() -> Bytes,
+    ) -> Result<Bytes, Error> {
         let reservation = (self.client.memory).reserve_long(length);
         let reservation = reservation.map_err(not_delivered)?;
-        let made = make()?;
+        let made = make();
         Ok(match made.as_ptr() == from.as_ptr() {
             true => made,
             false => reservation.attach(made),

@@ -117,8 +117,8 @@ fn with_lookup(
     request: &Bytes,
     found: &[u8],
 ) -> Result<Bytes, Error> {
-    let length = request.len() + found.len();
-    context.copy(request, length, || resolve.with_lookup(request, found))
+    let reservation = (context.client.memory).reserve_long(request.len() + found.len())?;
+    Ok(reservation.attach(resolve.with_lookup(request, found)?))
 }
 
 impl NameLookup {

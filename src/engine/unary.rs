@@ -12,9 +12,6 @@ use drawbridge_transcoder::call::{Call, Reply};
 use drawbridge_transcoder::contract::{Decoded, Method};
 use drawbridge_transcoder::json::Notes;
 
-/// What a `next_page_token` adds to a page, in bytes; only an estimate for its memory.
-const MAX_TOKEN_BYTES: usize = 1 << 10;
-
 /// The response to a unary rpc.
 #[derive(Debug)]
 pub struct UnaryResponse {
@@ -72,10 +69,18 @@ pub async fn call(
     };
     let mut decoded = context.decode(method, (&verb, effect), &reply)?;
     if let Some((paging, requested)) = page {
-        let page = decoded.message;
-        let length = page.len() + MAX_TOKEN_BYTES;
+        let following = paging.following(requested, &decoded.message, &paging.before(requested))?;
         decoded.message =
-            context.copy(&page, length, || paging.with_next(requested, page.clone()))?;
+            match pager::is_repeated(context, method, request, &decoded, &following).await? {
+                // The items are those of a page before: an empty page ends the list.
+                true => Bytes::new(),
+                false => {
+                    let page = decoded.message;
+                    let token = following.token.as_deref();
+                    let length = page.len() + token.map_or(0, str::len);
+                    context.copy(&page, length, || paging.with_token(page.clone(), token))?
+                }
+            };
     }
     if let Some(call) = first_call {
         decoded = merge_pages(context, method, &call, decoded).await?;

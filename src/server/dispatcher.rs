@@ -2,6 +2,7 @@
 //! or opens a watch, and records the result.
 
 use std::collections::{BTreeMap, HashMap};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -230,12 +231,44 @@ impl Dispatcher {
             upstream,
         };
         let memory = call.info.client.memory.clone();
-        let response = if served.method.is_stream() {
-            self.stream(call, parts).await
-        } else {
-            self.unary(call).await
+        let handled = {
+            let handled = pin!(self.handle(call, parts));
+            self.until_cut_off(handled).await
         };
+        // A call that has begun ends with its own error.
+        let response = handled.unwrap_or_else(|| {
+            let context = error::StatusContext::default();
+            Error::Draining.status(&context).into_http()
+        });
         self.write_timeout.guard(response, memory)
+    }
+
+    async fn handle(&self, call: Admitted, parts: http::request::Parts) -> http::Response<Body> {
+        match call.info.served.method.is_stream() {
+            true => self.stream(call, parts).await,
+            false => self.unary(call).await,
+        }
+    }
+
+    /// Runs `work`, which is polled once more after a cut-off; None if that does not complete
+    /// it.
+    async fn until_cut_off<T>(&self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        let cut_off = self.upstreams.cut_off();
+        tokio::select! {
+            biased;
+            done = &mut work => Some(done),
+            () = cut_off.begun() => cut_off.bound(work).await,
+        }
+    }
+
+    /// Runs the work of a call, which ends itself after a cut-off where it waits for an
+    /// upstream.
+    async fn bound<T>(
+        &self,
+        work: Pin<&mut impl Future<Output = Result<T, Error>>>,
+    ) -> Result<T, Error> {
+        let done = self.upstreams.cut_off().bound(work).await;
+        done.unwrap_or(Err(Error::Draining))
     }
 
     /// Serves a unary call, or an upload.
@@ -243,8 +276,14 @@ impl Dispatcher {
         let served = call.info.served.clone();
         let span = call.info.span.clone();
         let result = match served.method.upload {
-            Some(_) => traced(span, self.call_with_file(&mut call)).await,
-            None => traced(span, self.call(&mut call)).await,
+            Some(_) => {
+                let work = pin!(self.call_with_file(&mut call));
+                traced(span, self.bound(work)).await
+            }
+            None => {
+                let work = pin!(self.call(&mut call));
+                traced(span, self.bound(work)).await
+            }
         };
         let result = result.and_then(|response| served.response(response, &mut call));
         call.info
@@ -314,11 +353,13 @@ impl Dispatcher {
         // The call that a watch begins with is not interrupted, nor a download.
         let starts = method.watch.as_ref().is_some_and(|w| w.start.is_some());
         let is_interruptible = !starts && method.download.is_none();
-        let opened = self.open(&mut call, &parts.headers);
-        let result = tokio::select! {
-            biased;
-            result = opened => result,
-            () = connection_end::reached(end()), if is_interruptible => Err(Error::ConnectionTooOld),
+        let result = {
+            let opened = pin!(self.open(&mut call, &parts.headers));
+            tokio::select! {
+                biased;
+                result = self.bound(opened) => result,
+                () = connection_end::reached(end()), if is_interruptible => Err(Error::ConnectionTooOld),
+            }
         };
         let (mut info, is_compressed) = (call.info, call.is_compressed);
         let stream = match result.and_then(|stream| {
@@ -339,7 +380,8 @@ impl Dispatcher {
             ResponseStream::File(_) => None,
         };
         let memory = info.client.memory.clone();
-        let stream = info.stream(stream, slow_reader.clone(), end);
+        let cut_off = self.upstreams.cut_off().clone();
+        let stream = info.stream(stream, slow_reader.clone(), end, cut_off);
         let body = Body::new(StreamBody::new(stream, is_compressed, memory));
         let mut response = grpc_response(body, is_compressed);
         response.extensions_mut().insert(slow_reader);
