@@ -63,6 +63,44 @@ impl Downstream {
         }
     }
 
+    /// Returns the length of all values.
+    pub fn metadata_bytes(&self) -> usize {
+        self.values().flatten().map(HeaderValue::len).sum()
+    }
+
+    /// Returns a copy for a stream. Its values do not keep the memory of the metadata that they
+    /// arrived in.
+    pub fn to_stream(&self) -> Self {
+        let copy = |value: &Option<HeaderValue>| {
+            let value = value.as_ref()?;
+            let mut copied = HeaderValue::from_bytes(value.as_bytes()).ok()?;
+            copied.set_sensitive(value.is_sensitive());
+            Some(copied)
+        };
+        Self {
+            token: copy(&self.token),
+            authorization: copy(&self.authorization),
+            request_id: copy(&self.request_id),
+            traceparent: copy(&self.traceparent),
+            tracestate: copy(&self.tracestate),
+            accept_language: copy(&self.accept_language),
+            ..self.clone()
+        }
+    }
+
+    fn values(&self) -> impl Iterator<Item = Option<&HeaderValue>> {
+        [
+            &self.token,
+            &self.authorization,
+            &self.request_id,
+            &self.traceparent,
+            &self.tracestate,
+            &self.accept_language,
+        ]
+        .into_iter()
+        .map(Option::as_ref)
+    }
+
     /// Adds a request id where the client has sent none: the one for OpenStack, or a random
     /// one of the same form.
     pub fn identify(&mut self) {

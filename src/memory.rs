@@ -40,6 +40,10 @@ pub const CALL_BYTES: usize = 16 << 10;
 /// What an open stream counts for while it has no message to send.
 pub const STREAM_BYTES: usize = 8 << 10;
 
+/// What a download counts for in addition: the buffers of its connection to the upstream, and a
+/// decoder.
+pub const DOWNLOAD_BYTES: usize = 96 << 10;
+
 /// Messages, bodies and frames up to this length are covered by [`CALL_BYTES`].
 pub const SHORT_BYTES: usize = 4 << 10;
 

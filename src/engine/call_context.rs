@@ -232,7 +232,7 @@ impl CallContext<'_> {
     pub fn to_stream(self) -> StreamContext {
         StreamContext {
             upstream: Arc::clone(self.upstream),
-            client: self.client.clone(),
+            client: self.client.to_stream(),
         }
     }
 }

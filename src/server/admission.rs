@@ -3,23 +3,19 @@
 //!
 //! [`Router`] calls [`Admission::of`] for each rpc of the contract, after it has checked the
 //! protocol, the size of the metadata, the client's token and the path. The dispatcher then
-//! selects the upstream by [`Dispatcher::admit`], before it reads the message.
+//! selects the upstream by `Dispatcher::admit`, before it reads the message.
 //!
 //! [`Router`]: super::router::Router
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use tonic::Code;
 use tonic::body::Body;
 
-use super::dispatcher::Dispatcher;
-use super::stream_info::StreamInfo;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::memory::{CALL_BYTES, Memory, Reservation, SHORT_BYTES};
-use crate::upstream::Upstream;
+use crate::memory::{Memory, Reservation};
 
 /// The compressions that are accepted, in the header that an unsupported one is answered with.
 const ACCEPTED: HeaderValue = HeaderValue::from_static("gzip,identity");
@@ -42,19 +38,18 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    /// Reads the metadata of a call, of this size. Fails for an invalid timeout, for a
+    /// Reads the metadata of a call that counts for `call_bytes`. Fails for an invalid timeout, for a
     /// compression that is not supported, and if there is no memory for a call.
     pub(super) fn of(
         headers: &HeaderMap,
         default_deadline: Duration,
-        metadata_bytes: usize,
+        call_bytes: usize,
         memory: Memory,
     ) -> Result<Self, Error> {
-        let long = metadata_bytes.saturating_sub(SHORT_BYTES);
         Ok(Self {
             deadline: Deadline::from_metadata(headers, default_deadline)?,
             is_compressed: is_compressed(headers)?,
-            reservation: memory.reserve(CALL_BYTES + long)?,
+            reservation: memory.reserve(call_bytes)?,
             memory,
         })
     }
@@ -86,29 +81,6 @@ pub(super) fn add_accepted_encodings(error: &Error, response: &mut Response<Body
         if *code == Code::Unimplemented);
     if is_encoding {
         response.headers_mut().insert(ACCEPT_ENCODING, ACCEPTED);
-    }
-}
-
-impl Dispatcher {
-    /// Selects the upstream of a call. Fails where its dialect lacks the operation, or where
-    /// the client's own credentials are missing or cannot be sent.
-    pub(super) fn admit(
-        &self,
-        info: &mut StreamInfo,
-        headers: &HeaderMap,
-    ) -> Result<Arc<Upstream>, Error> {
-        let method = &info.served.method;
-        let upstream = self.upstreams.select(&method.family, headers)?.clone();
-        info.upstream = Some(upstream.clone());
-        let dialect = &upstream.settings.dialect;
-        if !method.is_in(dialect) {
-            return Err(Error::Unsupported {
-                family: upstream.settings.family.as_str().into(),
-                dialect: dialect.as_str().into(),
-            });
-        }
-        upstream.check_client(method.anonymous, &info.client)?;
-        Ok(upstream)
     }
 }
 

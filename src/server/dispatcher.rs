@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tonic::Status;
 use tonic::body::Body;
@@ -22,12 +21,12 @@ use crate::engine::unary::{self, UnaryResponse};
 use crate::engine::{FileStream, Uploads};
 use crate::error::{self, Error};
 use crate::families::family;
-use crate::memory::{Memory, MemoryBudget, STREAM_BYTES};
+use crate::memory::{DOWNLOAD_BYTES, Memory, MemoryBudget, STREAM_BYTES};
 use crate::server::admission::Admission;
 use crate::server::connection_end::{self, ConnectionEnd};
 use crate::server::request_body_timeout::{RequestTimeouts, TimeoutBody};
 use crate::server::request_message::MessageReader;
-use crate::server::response_metadata::{SANDBOX, add_inexact};
+use crate::server::response_metadata::{SANDBOX, add_inexact, grpc_response};
 use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::{ResponseWriteTimeout, SlowReader};
 use crate::server::served_method::ServedMethod;
@@ -62,11 +61,11 @@ pub struct Dispatcher {
 }
 
 /// A call that its metadata admits, and whose messages are not read yet.
-pub(super) struct Admitted {
-    pub(super) info: StreamInfo,
+struct Admitted {
+    info: StreamInfo,
     upstream: Arc<Upstream>,
     messages: MessageReader,
-    pub(super) is_compressed: bool,
+    is_compressed: bool,
 }
 
 impl Dispatcher {
@@ -193,14 +192,15 @@ impl Dispatcher {
         Some(status)
     }
 
-    /// Reads the metadata of a request, of this size, whose headers have just arrived.
+    /// Reads the metadata of a request whose headers have just arrived, of a call that counts
+    /// for `call_bytes`.
     pub(super) fn admission(
         &self,
         headers: &HeaderMap,
-        metadata_bytes: usize,
+        call_bytes: usize,
         memory: Memory,
     ) -> Result<Admission, Error> {
-        Admission::of(headers, self.default_deadline, metadata_bytes, memory)
+        Admission::of(headers, self.default_deadline, call_bytes, memory)
     }
 
     /// Serves one request of a method, and records it from its headers on.
@@ -243,11 +243,29 @@ impl Dispatcher {
         self.write_timeout.guard(response, memory)
     }
 
-    async fn handle(&self, call: Admitted, parts: http::request::Parts) -> http::Response<Body> {
-        match call.info.served.method.is_stream() {
-            true => self.stream(call, parts).await,
-            false => self.unary(call).await,
+    /// Selects the upstream of a call. Fails where its dialect lacks the operation, or where
+    /// the client's own credentials are missing or cannot be sent.
+    fn admit(&self, info: &mut StreamInfo, headers: &HeaderMap) -> Result<Arc<Upstream>, Error> {
+        let method = &info.served.method;
+        let upstream = self.upstreams.select(&method.family, headers)?.clone();
+        info.upstream = Some(upstream.clone());
+        let dialect = &upstream.settings.dialect;
+        if !method.is_in(dialect) {
+            return Err(Error::Unsupported {
+                family: upstream.settings.family.as_str().into(),
+                dialect: dialect.as_str().into(),
+            });
         }
+        upstream.check_client(method.anonymous, &info.client)?;
+        Ok(upstream)
+    }
+
+    async fn handle(&self, call: Admitted, parts: http::request::Parts) -> http::Response<Body> {
+        if call.info.served.method.is_stream() {
+            return self.stream(call, parts).await;
+        }
+        drop(parts);
+        self.unary(call).await
     }
 
     /// Runs `work`, which is polled once more after a cut-off; None if that does not complete
@@ -285,9 +303,13 @@ impl Dispatcher {
                 traced(span, self.bound(work)).await
             }
         };
-        let result = result.and_then(|response| served.response(response, &mut call));
-        call.info
-            .finish(result)
+        let mut info = call.info;
+        // Held until HTTP/2 has sent the message.
+        let held = std::mem::take(&mut info.memory);
+        let memory = &info.client.memory;
+        let result =
+            result.and_then(|response| served.response(response, call.is_compressed, memory, held));
+        info.finish(result)
             .unwrap_or_else(|status| status.into_http())
     }
 
@@ -363,7 +385,13 @@ impl Dispatcher {
         };
         let (mut info, is_compressed) = (call.info, call.is_compressed);
         let stream = match result.and_then(|stream| {
-            info.memory.resize(STREAM_BYTES)?;
+            let buffers = match &stream {
+                ResponseStream::File(_) => DOWNLOAD_BYTES,
+                ResponseStream::List(_) | ResponseStream::Watch(_) => 0,
+            };
+            // The stream has a copy of the client's credentials.
+            let client = info.client.metadata_bytes();
+            (info.memory).resize(STREAM_BYTES + buffers + client)?;
             Ok(stream)
         }) {
             Ok(stream) => stream,
@@ -448,16 +476,4 @@ impl Dispatcher {
         let stream = ListStream::open(settings, request);
         stream.await.map(ResponseStream::List)
     }
-}
-
-/// Makes the response with this body.
-pub(super) fn grpc_response(body: Body, is_compressed: bool) -> http::Response<Body> {
-    let mut response = http::Response::new(body);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    if is_compressed {
-        let name = HeaderName::from_static("grpc-encoding");
-        headers.insert(name, HeaderValue::from_static("gzip"));
-    }
-    response
 }

@@ -41,6 +41,9 @@ const REFLECTION_PATH: &str = "/grpc.reflection.v1.ServerReflection/ServerReflec
 /// "SETTINGS_MAX_HEADER_LIST_SIZE".
 const METADATA_ENTRY_BYTES: usize = 32;
 
+/// What an entry needs in memory in addition to that: its place in the map.
+const METADATA_ENTRY_MEMORY: usize = 96;
+
 /// The longest part of a client's path that an error repeats, in bytes.
 const MAX_QUOTED_BYTES: usize = 120;
 
@@ -107,10 +110,11 @@ impl Router {
                 return self.ready(status.into_http());
             }
         };
+        let call_bytes = call_bytes(request.headers(), size);
         let timeouts = self.dispatcher.request_timeouts;
         if let Some(method) = self.dispatcher.method(path) {
             let dispatcher = self.dispatcher.clone();
-            let admission = match dispatcher.admission(request.headers(), size, memory) {
+            let admission = match dispatcher.admission(request.headers(), call_bytes, memory) {
                 Ok(admission) => admission,
                 Err(error) => return self.reject(path, &error),
             };
@@ -128,7 +132,7 @@ impl Router {
             let error = Error::UnknownMethod(self.unknown_method(path));
             return self.reject(path, &error);
         };
-        let reservation = match memory.reserve(CALL_BYTES + size.saturating_sub(SHORT_BYTES)) {
+        let reservation = match memory.reserve(call_bytes) {
             Ok(reservation) => reservation,
             Err(exhausted) => return self.reject(path, &exhausted.into()),
         };
@@ -243,6 +247,12 @@ fn metadata_size(headers: &HeaderMap) -> usize {
         name.as_str().len() + value.len() + METADATA_ENTRY_BYTES
     };
     headers.iter().map(size).sum()
+}
+
+/// Returns what a call with metadata of this size counts for.
+fn call_bytes(headers: &HeaderMap, metadata_bytes: usize) -> usize {
+    let entries = headers.len() * METADATA_ENTRY_MEMORY;
+    CALL_BYTES + (metadata_bytes + entries).saturating_sub(SHORT_BYTES)
 }
 
 /// Replaces the status with which tonic rejects a request message that is too long.

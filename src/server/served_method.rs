@@ -7,9 +7,9 @@ use tonic::body::Body;
 
 use crate::engine::unary::UnaryResponse;
 use crate::error::Error;
+use crate::memory::{Memory, Reservation};
 use crate::server::compression::gzip;
-use crate::server::dispatcher::{Admitted, grpc_response};
-use crate::server::response_metadata::{add_inexact, forward};
+use crate::server::response_metadata::{add_inexact, forward, grpc_response};
 use crate::server::unary_body::UnaryBody;
 use crate::telemetry::RpcMetrics;
 use crate::upstream::Upstream;
@@ -27,25 +27,24 @@ pub struct ServedMethod {
 }
 
 impl ServedMethod {
-    /// Makes the gRPC response and its metadata.
+    /// Makes the gRPC response and its metadata. It keeps `held`, the memory of the call.
     pub(super) fn response(
         &self,
         response: UnaryResponse,
-        call: &mut Admitted,
+        is_compressed: bool,
+        memory: &Memory,
+        held: Reservation,
     ) -> Result<http::Response<Body>, Error> {
         let UnaryResponse { decoded, headers } = response;
         let mut message = decoded.message;
-        if call.is_compressed {
-            let memory = &call.info.client.memory;
+        if is_compressed {
             let reservation = memory.reserve_long(message.len())?;
             message = reservation.attach(gzip(&message)?);
         }
-        // Held until HTTP/2 has sent the message.
-        let held = std::mem::take(&mut call.info.memory);
         let limit = u32::MAX as usize;
-        let body = UnaryBody::new(message, call.is_compressed, held)
+        let body = UnaryBody::new(message, is_compressed, held)
             .ok_or(Error::ResponseTooLarge { limit })?;
-        let mut response = grpc_response(Body::new(body), call.is_compressed);
+        let mut response = grpc_response(Body::new(body), is_compressed);
         let metadata = response.headers_mut();
         forward(&self.forwarded_headers, &headers, metadata);
         add_inexact(&decoded.notes, metadata);

@@ -31,7 +31,7 @@ const DEPENDENCY_LEVEL: LevelFilter = LevelFilter::WARN;
 const OWN_CRATES: [&str; 3] = ["drawbridge", "drawbridge_sandbox", "drawbridge_transcoder"];
 
 /// The parts of the gateway: the modules of `src/`.
-const OWN_MODULES: [&str; 17] = [
+const OWN_MODULES: [&str; 18] = [
     "admin",
     "cli",
     "config",
@@ -44,6 +44,7 @@ const OWN_MODULES: [&str; 17] = [
     "families",
     "http_client",
     "memory",
+    "reload",
     "server",
     "spelling",
     "telemetry",
