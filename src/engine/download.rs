@@ -78,7 +78,8 @@ impl FileStream {
         {
             let start = context.deadline.bound(start(arriving)).await;
             let start = start.unwrap_or(Err(Error::Deadline { sent: true }));
-            let (start, is_all) = start.map_err(|error| of_body(error, call.idempotency))?;
+            let (start, is_all) =
+                start.map_err(|error| upstream::not_read(call.idempotency, error))?;
             reply.body = start;
             body = body.filter(|_| !is_all);
         }
@@ -106,7 +107,9 @@ impl FileStream {
             self.rest = match ready!(body.poll_chunk(cx)).transpose() {
                 Ok(chunk) => chunk.unwrap_or_default(),
                 // The rest of the file is missing: the stream must not end with OK.
-                Err(error) => return Poll::Ready(Some(Err(of_body(error, self.idempotency)))),
+                Err(error) => {
+                    return Poll::Ready(Some(Err(upstream::not_read(self.idempotency, error))));
+                }
             };
         }
         if self.rest.is_empty() {
@@ -160,14 +163,6 @@ async fn start(body: &mut ResponseBody) -> Result<(Bytes, bool), Error> {
         }
     }
     Ok((start.freeze(), false))
-}
-
-/// Converts an error of reading the body.
-fn of_body(error: Error, idempotency: Idempotency) -> Error {
-    match error {
-        Error::NoResponse(cause) => upstream::no_response(idempotency, cause),
-        error => error,
-    }
 }
 
 /// Returns the `download` of a method.
