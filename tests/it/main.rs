@@ -41,6 +41,7 @@ mod paging;
 mod quickstart;
 mod readme;
 mod resolve;
+mod responses;
 mod sandbox;
 mod seeds;
 mod server;

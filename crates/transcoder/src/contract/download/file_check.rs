@@ -81,7 +81,7 @@ impl Method {
         let Some(download) = &self.download else {
             return Ok(());
         };
-        let may_be = Evidence::MayBeTheResource(&|_| false);
+        let may_be = Evidence::MayBeTheResource(&[]);
         let status = match download.kind(reply) {
             Kind::File => None,
             Kind::Page => {
