@@ -26,6 +26,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use drawbridge_transcoder::call::{BufferPermit, Reply};
 
+use crate::http_client::content_encoding::CodingError;
 use crate::http_client::hyper_client::HyperClient;
 use crate::http_client::proxy::Proxies;
 use crate::http_client::reqwest_client::ReqwestClient;
@@ -304,7 +305,12 @@ impl Transport {
         let (head, body) = self.with_read_timeout(response).await??.into_parts();
         let content_length = head.headers.get(CONTENT_LENGTH);
         let content_length = content_length.and_then(|length| length.to_str().ok()?.parse().ok());
-        let (body, buffer_permit) = self.read(pin!(body), content_length.unwrap_or(0)).await?;
+        let read = self.read(pin!(body), content_length.unwrap_or(0)).await;
+        let (body, buffer_permit) = match read {
+            // The status says more than the body would.
+            Err(Error::NotTheResource { .. }) if !head.status.is_success() => Default::default(),
+            read => read?,
+        };
         Ok(Reply {
             status: head.status,
             headers: head.headers,
@@ -375,7 +381,7 @@ impl Transport {
         loop {
             match self.with_read_timeout(from.frame()).await? {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(Error::NoResponse(cause(&*error.into()))),
+                Some(Err(error)) => return Err(body_error(&*error.into())),
                 // Trailers are skipped.
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
@@ -476,6 +482,15 @@ fn exchange_error(error: &(dyn StdError + 'static)) -> Error {
     }
     match tls::missing_client_certificate(error) {
         Some(problem) => Error::Connect(problem),
+        None => Error::NoResponse(cause(error)),
+    }
+}
+
+/// Returns the error of a body that was not read to its end. One that has arrived, and cannot
+/// be decoded, is a response.
+fn body_error(error: &(dyn StdError + 'static)) -> Error {
+    match error.downcast_ref::<CodingError>() {
+        Some(problem) => Error::not_the_resource(format!("Content-Encoding: {problem}")),
         None => Error::NoResponse(cause(error)),
     }
 }
