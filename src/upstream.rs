@@ -801,7 +801,6 @@ fn adjust(call: &Call, sent: bool, error: Error) -> Error {
         Error::Connect(cause) | Error::Certificate(cause) if sent => {
             no_response(call.idempotency, cause)
         }
-        Error::NoResponse(cause) => no_response(call.idempotency, cause),
         Error::ResponseNotDelivered { code, problem, .. }
             if call.effect() == Idempotency::NonIdempotent =>
         {
@@ -817,7 +816,25 @@ fn adjust(call: &Call, sent: bool, error: Error) -> Error {
             fault.transient = true;
             Error::Upstream(fault)
         }
-        error => error,
+        error => not_read(call.idempotency, error),
+    }
+}
+
+/// Returns the error of a call whose response was not read, by its idempotency.
+pub(crate) fn not_read(idempotency: Idempotency, error: Error) -> Error {
+    match (error, idempotency) {
+        (Error::NoResponse(cause), _) => no_response(idempotency, cause),
+        (
+            Error::NotTheResource {
+                problem,
+                request_id,
+            },
+            Idempotency::NonIdempotent,
+        ) => Error::NotTheResource {
+            problem: problem + "; the upstream may have acted: check before you repeat the call",
+            request_id,
+        },
+        (error, _) => error,
     }
 }
 

@@ -140,9 +140,9 @@ fn gzip(message: &[u8]) -> Vec<u8> {
 /// Calls whose messages are a thousandth of what they become: decompressed, and six times as
 /// long again as JSON.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn compressed_requests_wait_as_they_have_arrived() {
+async fn compressed_requests_draw_from_the_budget_as_they_grow() {
     let upstream = Upstream::start(|_| Reply::Hang);
-    let gateway = start(&upstream, "max_concurrent_calls = 8");
+    let gateway = start(&upstream, "");
     let honest = Honest::start(gateway.grpc);
     honest.succeeds(2).await;
     let before = gateway.usage();

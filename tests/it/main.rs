@@ -43,6 +43,7 @@ mod paging;
 mod quickstart;
 mod readme;
 mod resolve;
+mod responses;
 mod rotation;
 mod sandbox;
 mod seeds;
