@@ -59,7 +59,10 @@ impl Acceptor {
                 Ok((stream, peer)) => {
                     self.is_paused = false;
                     match self.limits.admit(peer.ip()) {
-                        Ok(slot) => return (stream, peer, slot),
+                        Ok(slot) => {
+                            self.limits.evictions_complete().await;
+                            return (stream, peer, slot);
+                        }
                         Err(limit) => self.refuse(peer, limit),
                     }
                 }

@@ -13,4 +13,8 @@
 
 mod support;
 
+mod connections;
+mod floods;
 mod harness;
+mod readers;
+mod requests;

@@ -118,6 +118,11 @@ impl Gateway {
         }
     }
 
+    /// Returns the id of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Returns memory and descriptors of this moment.
     pub fn usage(&self) -> Usage {
         Usage {
