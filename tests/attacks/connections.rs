@@ -62,7 +62,7 @@ async fn silent_connections_are_closed() {
 
 /// The attack, with the default timeouts: the limits alone hold.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn thousands_of_silent_connections_keep_nobody_out() {
+async fn thousands_of_silent_connections_do_not_keep_others_out() {
     let upstream = Upstream::plain();
     let settings = "[server]\nmax_connections = 500\n";
     let gateway = Gateway::start(&(settings.to_owned() + &upstream.heat("")));
