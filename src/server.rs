@@ -16,8 +16,9 @@
 //!    copy, and `response_write_timeout` drops a response whose client does not read.
 //! 6. `write_coalescing` writes the responses that are ready to the socket at once.
 //!
-//! `gateway` builds all of it and serves; `drain` ends it. `admin_listener` serves the pages of
-//! `crate::admin`; `descriptors` divides the open files of the process.
+//! `gateway` builds all of it and serves; `drain` ends it. `listen_files` rereads certificates and
+//! client tokens. `admin_listener` serves the pages of `crate::admin`; `descriptors` divides the
+//! open files of the process.
 
 mod accept;
 mod admin_listener;
@@ -34,6 +35,7 @@ mod gateway_service;
 mod gauges;
 mod health;
 mod health_service;
+mod listen_files;
 mod listener;
 mod protocol;
 mod reflection;
@@ -55,3 +57,4 @@ pub use authn::TOKEN;
 pub(crate) use codec::WireCodec;
 pub(crate) use descriptors::raise_limit as raise_descriptor_limit;
 pub use gateway::{BoundGateway, Gateway, ServerHandle};
+pub use listen_files::ReloadHandle;

@@ -19,10 +19,10 @@ pub struct ServerOptions {
     pub max_concurrent_streams: u32,
     /// Maximum number of connections. The limit of open descriptors may allow fewer.
     /// Default: 4,096.
-    pub max_connections: usize,
+    pub max_connections: u32,
     /// Maximum number of connections from one address; of IPv6, from one network of 64 bits.
-    /// Default: half of all connections.
-    pub max_connections_per_address: Option<usize>,
+    /// Zero, the default: half of all connections.
+    pub max_connections_per_address: u32,
     /// Maximum time from the first byte, or the TLS handshake, to the preface of HTTP/2; of
     /// HTTP/1.1, to the complete headers of a request. Default: 10 s.
     pub preface_timeout: Duration,
@@ -70,7 +70,7 @@ impl Default for ServerOptions {
             max_upload_bytes: 64 << 20,
             max_concurrent_streams: 4_096,
             max_connections: 4_096,
-            max_connections_per_address: None,
+            max_connections_per_address: 0,
             preface_timeout: Duration::from_secs(10),
             connection_idle_timeout: Duration::from_secs(5 * 60),
             keepalive_interval: Duration::from_secs(30),
@@ -93,19 +93,23 @@ impl ServerOptions {
     /// Reads the section. Keys that are absent keep their values.
     pub(super) fn read(&mut self, section: &Section<'_>) {
         section.size("max_request_bytes", 1, &mut self.max_request_bytes);
-        if let Some(n) = section.number("max_metadata_bytes", 1 << 10, 16 << 20) {
-            self.max_metadata_bytes = n as u32;
-        }
+        let max_metadata_bytes = &mut self.max_metadata_bytes;
+        section.number_into("max_metadata_bytes", 1 << 10, 16 << 20, max_metadata_bytes);
         section.size("max_upload_bytes", 1, &mut self.max_upload_bytes);
-        if let Some(n) = section.number("max_concurrent_streams", 1, i64::from(u32::MAX)) {
-            self.max_concurrent_streams = n as u32;
-        }
-        if let Some(n) = section.number("max_connections", 1, 1 << 20) {
-            self.max_connections = n as usize;
-        }
-        if let Some(n) = section.number("max_connections_per_address", 0, 1 << 20) {
-            self.max_connections_per_address = (n > 0).then_some(n as usize);
-        }
+        let max_concurrent_streams = &mut self.max_concurrent_streams;
+        section.number_into(
+            "max_concurrent_streams",
+            1,
+            u32::MAX,
+            max_concurrent_streams,
+        );
+        section.number_into("max_connections", 1, 1 << 20, &mut self.max_connections);
+        section.number_into(
+            "max_connections_per_address",
+            0,
+            1 << 20,
+            &mut self.max_connections_per_address,
+        );
         section.duration("preface_timeout_secs", &mut self.preface_timeout);
         section.duration(
             "connection_idle_timeout_secs",
@@ -130,9 +134,12 @@ impl ServerOptions {
             "request_body_idle_timeout_secs",
             &mut self.request_body_idle_timeout,
         );
-        if let Some(n) = section.number("min_request_bytes_per_sec", 0, 1 << 30) {
-            self.min_request_bytes_per_sec = n as u32;
-        }
+        section.number_into(
+            "min_request_bytes_per_sec",
+            0,
+            1 << 30,
+            &mut self.min_request_bytes_per_sec,
+        );
         section.duration("request_timeout_secs", &mut self.request_timeout);
         section.duration(
             "response_write_timeout_secs",

@@ -18,13 +18,14 @@ use super::descriptors::DescriptorShares;
 use super::dispatcher::Dispatcher;
 use super::drain::Drain;
 use super::health_service::{HealthRegistry, HealthService};
+use super::listen_files::{ReloadHandle, Watched};
 use super::listener::Connections;
 use super::reflection::{Files, Reflection};
 use super::router::Router;
-use super::{gateway_service, gauges, health, listener};
+use super::{gateway_service, gauges, health, listen_files, listener};
 use crate::admin::{self, Readiness};
 use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
-use crate::config::Config;
+use crate::config::{Config, ListenFiles};
 use crate::families::family;
 use crate::telemetry::Metrics;
 use crate::upstream::{ExchangeHook, Upstreams};
@@ -55,6 +56,8 @@ pub struct ServerHandle {
     pub grpc: SocketAddr,
     /// The address of the admin listener.
     pub admin: Option<SocketAddr>,
+    /// Reads the files of `[listen]` at once.
+    pub reload: ReloadHandle,
     stop: oneshot::Sender<()>,
     done: tokio::task::JoinHandle<()>,
 }
@@ -200,14 +203,29 @@ impl BoundGateway {
         let routes = Routes::new(health.max_decoding_message_size(max_bytes))
             .add_service(reflection.max_decoding_message_size(max_bytes))
             .add_service(upstreams.max_decoding_message_size(max_bytes));
+        let tokens = ClientTokens::new(&config.client_tokens);
         let router = Router::new(
             dispatcher.clone(),
-            ClientTokens::new(&config.client_tokens),
+            tokens.clone(),
             routes.prepare(),
             config.server.max_metadata_bytes,
         );
-        let connections =
-            Connections::new(&config, router, descriptors.clients).map_err(|e| vec![e])?;
+        let connections = Connections::new(&config, router, descriptors.clients);
+        let connections = Arc::new(connections.map_err(|e| vec![e])?);
+
+        let (reload, requests) = listen_files::requests();
+        let reloading = config.listen_source.clone().map(|source| {
+            let connections = connections.clone();
+            let apply = move |files: &ListenFiles| {
+                if let Some(tls) = &files.tls {
+                    connections.replace_tls(tls)?;
+                }
+                tokens.replace(&files.client_tokens);
+                Ok(())
+            };
+            let watched = Watched::new(source, config.listen_files(), requests, apply);
+            tokio::spawn(watched.run())
+        });
 
         let readiness = Readiness::default();
         let probing = tokio::spawn(health::probe_and_report(
@@ -231,7 +249,7 @@ impl BoundGateway {
         readiness.set(true);
         let done = tokio::spawn(async move {
             let serve = |shutdown: oneshot::Receiver<()>| {
-                Arc::new(connections).serve(listener, async {
+                connections.serve(listener, async {
                     let _ = shutdown.await;
                 })
             };
@@ -239,10 +257,14 @@ impl BoundGateway {
             if let Some(task) = admin_task {
                 task.abort();
             }
+            if let Some(task) = reloading {
+                task.abort();
+            }
         });
         Ok(ServerHandle {
             grpc,
             admin: admin_address,
+            reload,
             stop,
             done,
         })
@@ -269,7 +291,7 @@ fn share_descriptors(config: &mut Config) -> DescriptorShares {
     let upstreams = config.upstreams.iter();
     let calls: Vec<usize> = upstreams.map(|u| u.max_concurrent_calls).collect();
     let mut shares = DescriptorShares::of_process(&calls);
-    let wanted = config.server.max_connections;
+    let wanted = config.server.max_connections as usize;
     let most_calls = calls.into_iter().max().unwrap_or_default();
     if shares.clients < wanted || shares.calls_per_upstream < most_calls {
         tracing::warn!(

@@ -24,7 +24,7 @@ use super::router::Router;
 use super::stream_executor::{StreamBody, StreamExecutor};
 use super::tls::Handshakes;
 use super::write_coalescing::CoalescedWrites;
-use crate::config::{Config, ServerOptions};
+use crate::config::{Config, ServerOptions, Tls};
 use crate::telemetry::ConnectionMetrics;
 
 /// The flow control windows of a stream and of a connection, in bytes.
@@ -107,12 +107,12 @@ impl Connections {
             .as_ref()
             .map(|tls| Handshakes::new(tls, settings.tls_handshake_timeout));
         let metrics = router.dispatcher().metrics.connections("grpc");
-        let max_per_address = settings.max_connections_per_address;
-        let limits = ConnectionLimits::new(
-            max_connections,
-            max_per_address.unwrap_or(max_connections.div_ceil(2)),
-            metrics.open.clone(),
-        );
+        let max_per_address = match settings.max_connections_per_address {
+            0 => max_connections.div_ceil(2),
+            n => n as usize,
+        };
+        let open = metrics.open.clone();
+        let limits = ConnectionLimits::new(max_connections, max_per_address, open);
         Ok(Self {
             settings,
             tls: tls.transpose()?,
@@ -120,6 +120,11 @@ impl Connections {
             metrics,
             router,
         })
+    }
+
+    /// Uses other certificates for new connections.
+    pub(super) fn replace_tls(&self, tls: &Tls) -> Result<(), String> {
+        self.tls.as_ref().map_or(Ok(()), |own| own.replace(tls))
     }
 
     /// Returns hyper's settings of one connection.
