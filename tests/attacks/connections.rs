@@ -7,7 +7,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Gateway, Honest, Options, Reply, Upstream, eventually, frames, raw};
+use crate::support::{Gateway, Honest, Options, Reply, Upstream, eventually, frames, raw, within};
 
 const ATTACKER: &str = "127.0.0.2";
 const MIB: u64 = 1 << 20;
@@ -237,7 +237,7 @@ async fn handshakes_that_do_not_end_are_closed() {
         let mut stream = connector.connect(name, stream).await.unwrap();
         let mut bytes = Vec::new();
         // The end may be without close_notify.
-        let _ = stream.read_to_end(&mut bytes).await;
+        let _ = within("the connection ends", stream.read_to_end(&mut bytes)).await;
     }
     for stream in open_connections {
         is_closed(stream).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 
-use crate::support::{Gateway, Honest, Reply, Upstream, eventually, frames, raw};
+use crate::support::{Gateway, Honest, Reply, Upstream, eventually, frames, raw, within};
 
 const MIB: u64 = 1 << 20;
 const GET: &str = "openstack.orchestration.v1.SoftwareDeploymentService/GetSoftwareDeployment";
@@ -91,8 +91,7 @@ async fn floods_of_frames_cost_neither_memory_nor_service() {
             flood(number - 1)
         };
         let sending = frames::flood(stream, next, FLOOD_BYTES);
-        let ended = tokio::time::timeout(crate::support::PATIENCE, sending).await;
-        assert!(ended.is_ok(), "{name}: the gateway does not read");
+        within(name, sending).await;
         honest.succeeds(1).await;
     }
     honest.finish().await;
@@ -120,8 +119,9 @@ async fn flood_without_reading_is_cut_off() {
         }));
     }
     for stream in streams {
-        let ended = tokio::time::timeout(crate::support::PATIENCE, stream).await;
-        ended.expect("the gateway closes the connection").unwrap();
+        within("the gateway closes the connection", stream)
+            .await
+            .unwrap();
     }
     honest.finish().await;
     gateway.assert_peak_below(before, 64 * MIB);

@@ -2,7 +2,7 @@
 
 use h2::client::Builder;
 
-use crate::support::{Gateway, Honest, Reply, Upstream, eventually, raw};
+use crate::support::{Gateway, Honest, Reply, Upstream, eventually, raw, within};
 
 const MIB: u64 = 1 << 20;
 const GET: &str = "openstack.orchestration.v1.SoftwareDeploymentService/GetSoftwareDeployment";
@@ -45,7 +45,8 @@ async fn unread_streams_are_reset() {
         }
     }
     for (method, mut body) in unread {
-        let end = body.data().await.expect("no complete response");
+        let end = within(method, body.data()).await;
+        let end = end.expect("no complete response");
         let error = end.expect_err(method);
         assert!(error.is_reset(), "{method}: {error}");
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::support::{Gateway, Honest, Reply, Upstream, eventually, raw};
+use crate::support::{Gateway, Honest, Reply, Upstream, eventually, raw, within};
 
 const GET: &str = "openstack.orchestration.v1.SoftwareDeploymentService/GetSoftwareDeployment";
 const WATCH: &str = "openstack.orchestration.v1.SoftwareDeploymentService/WatchSoftwareDeployment";
@@ -73,7 +73,7 @@ async fn trickling_requests_time_out() {
             tasks.spawn(async move { (method, trickle_nothing(&of_nothing, method).await) });
         }
     }
-    while let Some(ended) = tasks.join_next().await {
+    while let Some(ended) = within("requests end", tasks.join_next()).await {
         let (method, code) = ended.unwrap();
         assert_eq!(code, DEADLINE_EXCEEDED, "{method}");
     }
@@ -144,7 +144,7 @@ async fn slow_uploads_do_not_keep_the_buffer() {
     })
     .await;
     assert_eq!(upstream.requests(), 1);
-    while let Some(code) = slow.join_next().await {
+    while let Some(code) = within("uploads end", slow.join_next()).await {
         assert_eq!(code.unwrap(), DEADLINE_EXCEEDED);
     }
     honest.finish().await;
