@@ -1,9 +1,11 @@
 //! Telemetry: the log, traces and metrics.
 
+mod connection_metrics;
 mod log_filter;
 mod metrics;
 mod traces;
 
+pub use connection_metrics::ConnectionMetrics;
 pub use log_filter::LogFilter;
 pub use metrics::{Metrics, RpcMetrics, Sample, UpstreamRequestMetrics, code_name};
 pub use traces::server_span;

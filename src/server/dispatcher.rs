@@ -24,13 +24,14 @@ use crate::families::family;
 use crate::memory::{DOWNLOAD_BYTES, Memory, MemoryBudget, STREAM_BYTES};
 use crate::server::admission::Admission;
 use crate::server::connection_end::{self, ConnectionEnd};
+use crate::server::messages_body::MessagesBody;
 use crate::server::request_body_timeout::{RequestTimeouts, TimeoutBody};
 use crate::server::request_message::MessageReader;
 use crate::server::response_metadata::{SANDBOX, add_inexact, grpc_response};
 use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::{ResponseWriteTimeout, SlowReader};
 use crate::server::served_method::ServedMethod;
-use crate::server::stream_body::StreamBody;
+
 use crate::server::stream_info::{StreamInfo, traced};
 use crate::telemetry::Metrics;
 use crate::upstream::{Upstream, Upstreams};
@@ -112,6 +113,7 @@ impl Dispatcher {
             write_timeout: ResponseWriteTimeout::new(config.server.response_write_timeout),
             request_timeouts: RequestTimeouts {
                 idle: config.server.request_body_idle_timeout,
+                min_bytes_per_sec: config.server.min_request_bytes_per_sec,
                 total: config.server.request_timeout,
             },
             max_request_bytes: config.server.max_request_bytes,
@@ -410,7 +412,7 @@ impl Dispatcher {
         let memory = info.client.memory.clone();
         let cut_off = self.upstreams.cut_off().clone();
         let stream = info.stream(stream, slow_reader.clone(), end, cut_off);
-        let body = Body::new(StreamBody::new(stream, is_compressed, memory));
+        let body = Body::new(MessagesBody::new(stream, is_compressed, memory));
         let mut response = grpc_response(body, is_compressed);
         response.extensions_mut().insert(slow_reader);
         add_inexact(&notes, response.headers_mut());

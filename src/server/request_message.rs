@@ -329,6 +329,7 @@ mod tests {
         let until = Deadline::after(Duration::from_secs(60));
         let timeouts = RequestTimeouts {
             idle: Duration::from_secs(30),
+            min_bytes_per_sec: 0,
             total: Duration::from_secs(60),
         };
         let body = TimeoutBody::new(body, until, timeouts);

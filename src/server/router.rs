@@ -139,7 +139,7 @@ impl Router {
         let until = Deadline::after(timeouts.total);
         let max_bytes = self.dispatcher.max_request_bytes;
         let mut request = request.map(|body| {
-            let body = TimeoutBody::new(body, until, timeouts);
+            let body = TimeoutBody::of_requests(body, until, timeouts);
             Body::new(ChargedBody::new(body, memory.clone(), max_bytes))
         });
         request.extensions_mut().insert(memory.clone());

@@ -5,6 +5,7 @@
 #![allow(
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
     missing_docs,
     reason = "a test may panic"
@@ -13,5 +14,9 @@
 
 mod support;
 
+mod connections;
+mod floods;
 mod harness;
 mod memory;
+mod readers;
+mod requests;

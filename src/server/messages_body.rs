@@ -18,7 +18,7 @@ use crate::memory::{Memory, SHORT_BYTES};
 const FRAME_BYTES: usize = 16 << 10;
 
 /// The messages of a stream, and its status.
-pub(super) struct StreamBody {
+pub(super) struct MessagesBody {
     stream: InstrumentedStream,
     is_compressed: bool,
     memory: Memory,
@@ -27,7 +27,7 @@ pub(super) struct StreamBody {
     is_ended: bool,
 }
 
-impl StreamBody {
+impl MessagesBody {
     pub(super) fn new(stream: InstrumentedStream, is_compressed: bool, memory: Memory) -> Self {
         Self {
             stream,
@@ -71,7 +71,7 @@ impl StreamBody {
     }
 }
 
-impl Body for StreamBody {
+impl Body for MessagesBody {
     type Data = Bytes;
     type Error = Status;
 
