@@ -9,7 +9,7 @@ mod scan;
 #[cfg(test)]
 pub(crate) mod tests;
 mod text;
-mod time;
+pub(crate) mod time;
 mod token;
 pub mod wire;
 
