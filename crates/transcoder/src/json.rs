@@ -9,7 +9,7 @@ mod scan;
 #[cfg(test)]
 pub(crate) mod tests;
 mod text;
-pub(crate) mod time;
+mod time;
 mod token;
 pub mod wire;
 

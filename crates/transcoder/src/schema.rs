@@ -12,7 +12,7 @@ use std::fmt;
 
 use prost_reflect::DescriptorPool;
 
-pub(crate) use self::mask_names::MaskNames;
+pub(crate) use self::mask_names::{MaskNames, snake_case};
 pub(crate) use self::url_pattern::{Segment, UrlPattern};
 
 pub(crate) use problems::Problems;

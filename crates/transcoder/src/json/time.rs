@@ -1,6 +1,7 @@
 //! Times, durations and field masks as text.
 
 use super::print::int;
+use crate::schema::snake_case;
 
 /// 0001-01-01T00:00:00Z, the first time of a Timestamp, in seconds since 1970.
 const MIN_TIMESTAMP_SECONDS: i64 = -62_135_596_800;
@@ -298,18 +299,6 @@ pub fn read_mask_path<'n>(path: &str, field: impl Fn(&str) -> Option<&'n str>) -
         None => snake_case(name),
     });
     names.collect::<Vec<_>>().join(".")
-}
-
-/// Returns a lowerCamel name in snake_case.
-pub(crate) fn snake_case(name: &str) -> String {
-    let mut snake = String::with_capacity(name.len() + 4);
-    for c in name.chars() {
-        if c.is_ascii_uppercase() {
-            snake.push('_');
-        }
-        snake.push(c.to_ascii_lowercase());
-    }
-    snake
 }
 
 #[cfg(test)]

@@ -5,8 +5,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
 
-use crate::json::time::snake_case;
-
 /// The proto names of JSON names, where they are not the JSON name in snake_case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MaskNames(BTreeMap<Box<str>, Box<str>>);
@@ -84,4 +82,16 @@ impl NamesOfSet {
         names.add(&fields);
         names
     }
+}
+
+/// Returns a lowerCamel name in snake_case.
+pub(crate) fn snake_case(name: &str) -> String {
+    let mut snake = String::with_capacity(name.len() + 4);
+    for c in name.chars() {
+        if c.is_ascii_uppercase() {
+            snake.push('_');
+        }
+        snake.push(c.to_ascii_lowercase());
+    }
+    snake
 }
