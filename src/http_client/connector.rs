@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::Uri;
+use http::uri::Scheme;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
@@ -76,15 +77,44 @@ impl Service<Uri> for TcpConnector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
+        let is_plaintext = uri.scheme() == Some(&Scheme::HTTP);
         let connect = self.0.call(uri);
         Box::pin(async move {
             Ok(TcpConnection {
                 stream: connect.await?,
                 write_failed: false,
+                first_read: match is_plaintext {
+                    true => FirstRead::Pending { has_written: false },
+                    false => FirstRead::Done,
+                },
             })
         })
     }
 }
+
+/// What is known of the first byte that the peer sends, if the connection is plaintext.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FirstRead {
+    /// It has not arrived. `has_written` says whether a request was begun.
+    Pending { has_written: bool },
+    /// It has arrived, or does not matter.
+    Done,
+}
+
+/// The first byte of a TLS record with an alert or a handshake. Source: RFC 8446, section 5.1.
+const TLS_ALERT: u8 = 0x15;
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// The server responds to plaintext HTTP with TLS: it has not read the request.
+#[derive(Debug, thiserror::Error)]
+#[error("the server speaks TLS at this port: write https://")]
+pub(super) struct SpeaksTls;
+
+/// The first connection to a plaintext port ended without a byte. A server that expects TLS
+/// may do that, but also one that has read the request.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}, before the first byte of a response: if the port expects TLS, write https://")]
+struct NoFirstByte(String);
 
 /// A TCP connection that can be read after the peer has closed it for writing.
 ///
@@ -96,6 +126,7 @@ impl Service<Uri> for TcpConnector {
 pub(super) struct TcpConnection {
     stream: TokioIo<TcpStream>,
     write_failed: bool,
+    first_read: FirstRead,
 }
 
 impl TcpConnection {
@@ -108,6 +139,42 @@ impl TcpConnection {
                 Ok(len)
             }
             result => result,
+        }
+    }
+}
+
+impl TcpConnection {
+    /// Looks at the first byte of the peer without reading it. Fails if it is none of a
+    /// response, or if the connection ends before it.
+    fn poll_first_byte(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let FirstRead::Pending { has_written } = self.first_read else {
+            return Poll::Ready(Ok(()));
+        };
+        let mut byte = [0; 1];
+        let mut buffer = tokio::io::ReadBuf::new(&mut byte);
+        let peeked = ready!(self.stream.inner().poll_peek(context, &mut buffer));
+        self.first_read = FirstRead::Done;
+        let (kind, end) = match peeked {
+            Ok(1..) if matches!(byte[0], TLS_ALERT | TLS_HANDSHAKE) => {
+                return Poll::Ready(Err(io::Error::other(SpeaksTls)));
+            }
+            Ok(1..) => return Poll::Ready(Ok(())),
+            Ok(0) => (
+                io::ErrorKind::UnexpectedEof,
+                "the connection was closed".to_owned(),
+            ),
+            Err(error) => (error.kind(), error.to_string()),
+        };
+        // Without a request, hyper decides what the end means.
+        Poll::Ready(match has_written {
+            true => Err(io::Error::new(kind, NoFirstByte(end))),
+            false => Ok(()),
+        })
+    }
+
+    fn begin_write(&mut self) {
+        if let FirstRead::Pending { has_written } = &mut self.first_read {
+            *has_written = true;
         }
     }
 }
@@ -132,6 +199,7 @@ impl Read for TcpConnection {
         context: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(self.poll_first_byte(context))?;
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -146,6 +214,7 @@ impl Write for TcpConnection {
             return Poll::Ready(Ok(data.len()));
         }
         let result = ready!(Pin::new(&mut self.stream).poll_write(context, data));
+        self.begin_write();
         Poll::Ready(self.hide(result, data.len()))
     }
 
@@ -159,6 +228,7 @@ impl Write for TcpConnection {
             return Poll::Ready(Ok(len));
         }
         let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, data));
+        self.begin_write();
         Poll::Ready(self.hide(result, len))
     }
 
@@ -196,6 +266,7 @@ mod tests {
         let mut connection = TcpConnection {
             stream: TokioIo::new(client.unwrap()),
             write_failed: false,
+            first_read: FirstRead::Done,
         };
         let (mut server, _) = listener.accept().await.unwrap();
         let mut write = async || {
