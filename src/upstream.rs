@@ -1,0 +1,793 @@
+//! A configured REST API: each call passes the circuit breaker, the concurrency limit and
+//! the retries before it becomes an HTTP exchange.
+//!
+//! | what | module |
+//! |---|---|
+//! | which upstream serves a call | `registry` |
+//! | circuit breaker (Envoy: outlier detection) | `circuit_breaker` |
+//! | concurrency limit and queue (Envoy: circuit breakers) | `concurrency_limit` |
+//! | retry policy, backoff | `retry` |
+//! | retry budget | `retry_budget` |
+//! | redirects | `redirect` |
+//! | a 404 of a proxy, or of an API that does not exist | `missing_api` |
+//! | endpoint and URL of a call | `endpoint` |
+//! | health checks, statistics | `health_check` |
+//! | whether it is up: transitions, log lines | `availability` |
+//! | what a family of APIs defines | `family` |
+
+mod availability;
+mod circuit_breaker;
+mod concurrency_limit;
+mod endpoint;
+pub mod family;
+mod health_check;
+mod missing_api;
+mod redirect;
+mod registry;
+mod request_context;
+mod retry;
+mod retry_budget;
+mod settings;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tonic::Code;
+use url::Url;
+
+pub use self::settings::Settings;
+use crate::credentials::{self, Credential, Credentials};
+use crate::deadline::CutOff;
+use crate::downstream::Downstream;
+use crate::error::{Error, Fault, HINT};
+use crate::http_client::retry_after::{self, is_rate_limit, rate_limit_wait};
+use crate::http_client::{HttpRequest, Transport};
+use crate::upstream::availability::Availability;
+pub use crate::upstream::availability::Health;
+use crate::upstream::circuit_breaker::CircuitBreaker;
+use crate::upstream::concurrency_limit::ConcurrencyLimit;
+use crate::upstream::endpoint::Endpoint;
+use crate::upstream::family::{Family, FaultContext, gateway_error_hint};
+pub use crate::upstream::health_check::Stats;
+pub use crate::upstream::registry::Upstreams;
+pub use crate::upstream::request_context::{BodySlot, MethodProperties, RequestContext};
+use crate::upstream::retry_budget::RetryBudget;
+use drawbridge_transcoder::call::{BufferPermit, Call, Idempotency, Reply};
+
+/// One HTTP exchange with an upstream, for an [`ExchangeHook`].
+#[derive(Clone, Copy, Debug)]
+pub struct ExchangeRecord<'a> {
+    /// The upstream's name.
+    pub upstream: &'a str,
+    /// The rpc's own name.
+    pub rpc: &'a str,
+    /// 1 for the first; the exchange after a redirect has the number of the one before.
+    pub number: u32,
+    /// The HTTP status; None if no complete response arrived before the deadline.
+    pub status: Option<StatusCode>,
+    /// From before connecting until the last byte of the response; of a download, until its
+    /// head.
+    pub elapsed: Duration,
+}
+
+/// Called after each exchange, while the call waits: it must not block.
+pub type ExchangeHook = Arc<dyn Fn(&ExchangeRecord<'_>) + Send + Sync>;
+
+/// A configured REST API.
+pub struct Upstream {
+    /// Its settings.
+    pub settings: Settings,
+    /// Its family.
+    pub family: &'static Family,
+    /// Its credentials.
+    pub credentials: Credentials,
+    transport: Transport,
+    on_exchange: Option<ExchangeHook>,
+    configured_endpoint: Option<Arc<Endpoint>>,
+    /// The endpoint of the last login's catalog, with the URL it was made of.
+    catalog_endpoint: ArcSwapOption<(Url, Arc<Endpoint>)>,
+    /// The configured project id, percent-encoded.
+    project_id: Option<String>,
+    /// Headers of every call.
+    headers: HeaderMap,
+    /// Sent if the client sends none. None: the family does not use the header.
+    accept_language: Option<HeaderValue>,
+    retry_policy: retry::RetryPolicy,
+    retry_budget: RetryBudget,
+    circuit_breaker: CircuitBreaker,
+    concurrency_limit: ConcurrencyLimit,
+    retries: AtomicU64,
+    availability: Availability,
+    /// Wakes the health checks.
+    check_requests: Notify,
+    /// Ends the calls in flight. Shared by all upstreams of the gateway.
+    cut_off: CutOff,
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream")
+            .field("settings", &self.settings)
+            .field("health", &self.health())
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a call that was sent has no response when the gateway stops.
+pub(crate) const CUT_OFF: &str = "the gateway is stopping, and its drain timeout has passed";
+
+/// Returns whether the error of an idempotent delete says that the resource does not exist.
+fn is_already_deleted(call: &Call, error: &Error) -> bool {
+    let missing = matches!(error, Error::Upstream(fault)
+        if fault.code == Code::NotFound && fault.http_status == 404 && !fault.is_unrelated);
+    missing && call.verb == http::Method::DELETE && call.idempotency == Idempotency::Idempotent
+}
+
+/// Returns the reply to a delete whose earlier attempt succeeded and whose response was
+/// lost.
+fn deleted() -> Reply {
+    Reply {
+        status: StatusCode::NO_CONTENT,
+        headers: HeaderMap::new(),
+        body: Bytes::new(),
+        buffer_permit: BufferPermit::default(),
+    }
+}
+
+/// The problem of configured credentials with an `http` URL of another host.
+pub(crate) const PLAINTEXT: &str = "credentials would be sent over plaintext HTTP, where anyone \
+                                    on the network can read them: use https://, or set \
+                                    allow_plaintext_credentials = true";
+
+impl Upstream {
+    /// Builds the HTTP clients; opens no connection. Fails on an invalid endpoint, project
+    /// id or certificate file. `on_exchange` is called after each exchange.
+    pub fn new(
+        settings: Settings,
+        family: &'static Family,
+        on_exchange: Option<ExchangeHook>,
+    ) -> Result<Self, String> {
+        let transport = Transport::new(&settings.transport)?;
+        if settings.transport.insecure_skip_verify {
+            tracing::warn!(
+                upstream = settings.name,
+                "INSECURE: the certificates of this upstream and of its identity service are not \
+                 verified (insecure_skip_verify, or verify in clouds.yaml): anyone on the network \
+                 can read its credentials and change its calls; name its CA in ca_file instead"
+            );
+        }
+        let configured_endpoint = match &settings.endpoint {
+            Some(endpoint) => Some(Arc::new(
+                Endpoint::new(endpoint, family.endpoint_suffixes)
+                    .map_err(|problem| format!("endpoint: {problem}"))?,
+            )),
+            None => None,
+        };
+        if let Some(key) = settings.plaintext_key() {
+            if settings.auth.is_held() {
+                return Err(format!("{key}: {PLAINTEXT}"));
+            }
+            // Clients may send none: a call fails only with one.
+            if matches!(settings.auth, credentials::Settings::Passthrough) {
+                tracing::warn!(
+                    upstream = settings.name,
+                    "the endpoint is plaintext HTTP: calls with the client's credentials are \
+                     rejected, since anyone on the network could read them; set endpoint to an \
+                     https URL, or set allow_plaintext_credentials = true"
+                );
+            }
+        }
+        let project_id = match &settings.project_id {
+            Some(id) => {
+                Some(endpoint::segment(id).ok_or("project_id: must not be empty, `.` or `..`")?)
+            }
+            None => None,
+        };
+        if settings.max_concurrent_calls == 0 || settings.max_attempts == 0 {
+            return Err("max_concurrent_calls and max_attempts must be at least 1".into());
+        }
+        let mut headers = HeaderMap::with_capacity(2 * family.headers.len());
+        for (name, value) in family.headers {
+            headers.insert(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
+        }
+        Ok(Self {
+            family,
+            credentials: Credentials::new(
+                settings.auth.clone(),
+                settings.auth_source.clone(),
+                // A configured endpoint makes the catalog unnecessary.
+                family.catalog_type.filter(|_| settings.endpoint.is_none()),
+                family.correlation,
+                transport.clone(),
+            ),
+            transport,
+            on_exchange,
+            configured_endpoint,
+            catalog_endpoint: ArcSwapOption::empty(),
+            project_id,
+            headers,
+            accept_language: family.accept_language.map(HeaderValue::from_static),
+            retry_policy: retry::RetryPolicy {
+                max_attempts: settings.max_attempts,
+                max_backoff: settings.max_backoff,
+            },
+            retry_budget: RetryBudget::new(),
+            circuit_breaker: CircuitBreaker::new(
+                settings.circuit_breaker_failures,
+                settings.circuit_breaker_open,
+            ),
+            concurrency_limit: ConcurrencyLimit::new(
+                settings.max_concurrent_calls,
+                settings.max_queued_calls,
+            ),
+            retries: AtomicU64::new(0),
+            availability: Availability::new(settings.auth.has_login(), settings.auth.is_held()),
+            check_requests: Notify::new(),
+            cut_off: CutOff::default(),
+            settings,
+        })
+    }
+
+    /// Sends the call, retries it if allowed, and returns the reply of a success. Queueing,
+    /// login, attempts and backoff end at the deadline. Dropping the future closes the
+    /// upstream request.
+    pub async fn call(&self, context: &RequestContext<'_>, call: &Call) -> Result<Reply, Error> {
+        // tokio polls the future of an elapsed timeout once, which would send the request.
+        if context.deadline.remaining().is_zero() {
+            return Err(Error::Deadline { sent: false });
+        }
+        let mut sent = false;
+        let result = {
+            let attempts = pin!(self.attempts(context, call, &mut sent));
+            self.cut_off.bound(attempts).await
+        };
+        let result = result.unwrap_or(Err(Error::Draining));
+        if !context.method.anonymous {
+            self.record_call(&result);
+        }
+        result.map_err(|error| adjust(call, sent, error))
+    }
+
+    /// Returns whether the gateway has cut off the calls in flight.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.cut_off.has_begun()
+    }
+
+    /// Makes attempts until one succeeds or another one is not allowed or would not help.
+    /// Sets `sent` once an attempt may have reached the upstream.
+    async fn attempts(
+        &self,
+        context: &RequestContext<'_>,
+        call: &Call,
+        sent: &mut bool,
+    ) -> Result<Reply, Error> {
+        let deadline = context.deadline;
+        self.circuit_breaker
+            .check()
+            .map_err(|retry_after| self.circuit_open(retry_after))?;
+        let _permit = deadline
+            .bound(self.concurrency_limit.acquire(&self.settings.name))
+            .await??;
+        self.retry_budget.deposit();
+        let mut number = 1;
+        let mut renewed = false;
+        let mut last = None;
+        loop {
+            let credential = if context.method.anonymous && self.configured_endpoint.is_some() {
+                Ok(self.credentials.anonymous())
+            } else {
+                self.credentials.get(context.client, deadline).await
+            };
+            let credential = match credential {
+                Ok(credential) => {
+                    self.record_login(None);
+                    credential
+                }
+                // The error of the previous attempt says more than that of the login.
+                Err(error @ (Error::Credential { .. } | Error::Login { .. })) => {
+                    // Others may pass soon: a health check decides.
+                    if !error.is_transient() {
+                        self.record_login(Some(&error));
+                    }
+                    return Err(last.unwrap_or(error));
+                }
+                Err(error) => return Err(error),
+            };
+            let sent_before = *sent;
+            let attempt = self.attempt(context, call, &credential, number, sent);
+            let error = match attempt.await {
+                Ok(reply) => return Ok(reply),
+                Err(error) if sent_before && is_already_deleted(call, &error) => {
+                    return Ok(deleted());
+                }
+                // The circuit breaker has opened since the previous attempt, whose error says
+                // more.
+                Err(error @ Error::Overload { .. }) => return Err(last.unwrap_or(error)),
+                Err(error) => error,
+            };
+            if matches!(&error, Error::Upstream(fault) if fault.credential_rejected)
+                && self.credentials.invalidate(&credential)
+                && !renewed
+            {
+                // Does not count as an attempt: the upstream did not process it.
+                renewed = true;
+                continue;
+            }
+            let pause = self.retry_policy.pause(
+                &error,
+                call.idempotency,
+                number,
+                deadline.remaining(),
+                fastrand::f64(),
+            );
+            let Some(pause) = pause else {
+                return Err(error);
+            };
+            if !self.retry_budget.withdraw() {
+                tracing::debug!(upstream = self.settings.name, "retry budget exhausted");
+                return Err(error);
+            }
+            last = Some(error);
+            tokio::time::sleep(pause).await;
+            self.retries.fetch_add(1, Relaxed);
+            number += 1;
+        }
+    }
+
+    /// Makes one attempt: an exchange, and a second one if the upstream redirects to the
+    /// canonical path of the resource.
+    async fn attempt(
+        &self,
+        context: &RequestContext<'_>,
+        call: &Call,
+        credential: &Credential,
+        number: u32,
+        sent: &mut bool,
+    ) -> Result<Reply, Error> {
+        let method = &context.method;
+        let endpoint = self.endpoint(credential)?;
+        // A redirect leads to the same endpoint.
+        if !method.anonymous
+            && endpoint.is_exposed
+            && !credential.is_empty()
+            && !self.settings.allow_plaintext_credentials
+        {
+            return Err(Error::PlaintextCredentials {
+                is_from_catalog: self.configured_endpoint.is_none(),
+            });
+        }
+        let (path, project) = self.path(call, &endpoint, credential)?;
+        let sent_before = *sent;
+        let request = |url: Url| -> Result<HttpRequest, Error> {
+            let mut request = HttpRequest {
+                verb: call.verb.clone(),
+                url,
+                headers: self.headers(call, context.client),
+                body: call.body.clone(),
+            };
+            if !method.anonymous {
+                credential.authorize(&mut request, project.as_deref())?;
+            }
+            Ok(request)
+        };
+        let first = request(endpoint.url(&path, &call.query)?)?;
+        let mut result = self.send(context, first, number, sent).await;
+        if let Ok(reply) = &result
+            && !method.succeeded(reply.status)
+            && let Some(anchor) = self.family.redirect_anchor
+            && let Some(target) = redirect::target(reply, anchor, &path, &call.query)
+            // With an invalid `Location`, the redirect reply itself is the error.
+            && let Ok(url) = endpoint.url(&target.path, &target.query)
+        {
+            self.credentials.observe(&reply.headers);
+            result = match request(url) {
+                Ok(second) => self.send(context, second, number, sent).await,
+                Err(error) => Err(error),
+            };
+        }
+        let (error, not_processed) = match result {
+            Ok(reply) if method.succeeded(reply.status) => {
+                self.credentials.observe(&reply.headers);
+                retry_after::observe(&reply.headers);
+                return Ok(reply);
+            }
+            Ok(reply) => {
+                let fault = self.fault(context, call.idempotency, &reply);
+                // On a rejection the header holds a challenge, not the next token.
+                if !fault.credential_rejected {
+                    self.credentials.observe(&reply.headers);
+                }
+                let not_processed = fault.not_processed || fault.credential_rejected;
+                (Error::Upstream(fault), not_processed)
+            }
+            Err(error) => {
+                let not_processed = matches!(
+                    error,
+                    Error::Connect(_) | Error::Certificate(_) | Error::Deadline { sent: false }
+                );
+                (error, not_processed)
+            }
+        };
+        if not_processed {
+            *sent = sent_before;
+        }
+        Err(error)
+    }
+
+    /// Makes one exchange, unless the circuit breaker is open, and reports its result to
+    /// the circuit breaker, the log and the hook.
+    async fn send(
+        &self,
+        context: &RequestContext<'_>,
+        request: HttpRequest,
+        number: u32,
+        sent: &mut bool,
+    ) -> Result<Reply, Error> {
+        // A call that was queued until the others were cut off.
+        if self.is_cut_off() {
+            return Err(Error::Draining);
+        }
+        let permit = match context.is_probe {
+            true => None,
+            false => Some(
+                self.circuit_breaker
+                    .acquire()
+                    .map_err(|retry_after| self.circuit_open(retry_after))?,
+            ),
+        };
+        *sent = true;
+        let started = Instant::now();
+        let result = match context.body_slot {
+            None => {
+                let exchange = self.transport.exchange_until(request, context.deadline);
+                exchange.await
+            }
+            Some(slot) => self.open(context, slot, request).await,
+        };
+        let elapsed = started.elapsed();
+        let status = result.as_ref().ok().map(|reply| reply.status);
+        let Some(permit) = permit else {
+            return result;
+        };
+        match (&result, status) {
+            // The deadline may have been too short to connect: that says nothing about the
+            // upstream, and must not open the circuit breaker for other clients.
+            (Err(Error::Deadline { .. }), _)
+                if elapsed < self.settings.transport.connect_timeout => {}
+            (Err(Error::Connect(_) | Error::Certificate(_)), _)
+            | (Err(Error::NoResponse(_) | Error::Deadline { .. }), _) => {
+                permit.record_failure();
+            }
+            // From a proxy without a backend, or from an upstream that does not serve.
+            (_, Some(StatusCode::BAD_GATEWAY))
+            | (_, Some(StatusCode::SERVICE_UNAVAILABLE))
+            | (_, Some(StatusCode::GATEWAY_TIMEOUT)) => permit.record_failure(),
+            _ => permit.record_success(),
+        }
+        self.record_exchange(&result);
+        tracing::debug!(
+            upstream = self.settings.name,
+            operation = context.method.operation,
+            attempt = number,
+            status = status.map(|s| s.as_u16()),
+            error = result.as_ref().err().map(tracing::field::display),
+            elapsed_ms = elapsed.as_millis() as u64,
+            "exchange"
+        );
+        if let Some(hook) = &self.on_exchange {
+            hook(&ExchangeRecord {
+                upstream: &self.settings.name,
+                rpc: context.method.rpc,
+                number,
+                status,
+                elapsed,
+            });
+        }
+        result
+    }
+
+    /// Makes one exchange, and leaves the body of a success in `slot`.
+    async fn open(
+        &self,
+        context: &RequestContext<'_>,
+        slot: &BodySlot,
+        request: HttpRequest,
+    ) -> Result<Reply, Error> {
+        let streams = |status| context.method.succeeded(status);
+        let opened = self
+            .transport
+            .open_until(request, streams, context.deadline);
+        let (reply, body) = Box::pin(opened).await?;
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = body;
+        Ok(reply)
+    }
+
+    /// Returns the headers of a call without its authorization. No other metadata of the
+    /// client is forwarded.
+    fn headers(&self, call: &Call, client: &Downstream) -> HeaderMap {
+        let mut headers = self.headers.clone();
+        if call.body.is_some() {
+            let json = || HeaderValue::from_static("application/json");
+            let content_type = call.media.content_type.clone();
+            headers.insert(CONTENT_TYPE, content_type.unwrap_or_else(json));
+        }
+        if let Some(accept) = &call.media.accept {
+            headers.insert(ACCEPT, accept.clone());
+        }
+        if let Some(default) = &self.accept_language {
+            let language = client.accept_language.as_ref().unwrap_or(default);
+            headers.insert(ACCEPT_LANGUAGE, language.clone());
+        }
+        for (name, value) in [
+            ("x-request-id", &client.request_id),
+            ("traceparent", &client.traceparent),
+            ("tracestate", &client.tracestate),
+        ] {
+            if let Some(value) = value {
+                headers.insert(HeaderName::from_static(name), value.clone());
+            }
+        }
+        headers.extend(
+            self.family
+                .correlation
+                .and_then(|header| header.of(client.request_uuid)),
+        );
+        headers
+    }
+
+    /// Returns the configured endpoint, else that of the login's catalog.
+    fn endpoint(&self, credential: &Credential) -> Result<Arc<Endpoint>, Error> {
+        if let Some(endpoint) = &self.configured_endpoint {
+            return Ok(endpoint.clone());
+        }
+        let Some(url) = &credential.endpoint else {
+            return Err(Error::NotConfigured(format!(
+                "upstream {}: neither the configuration nor the login has an endpoint: set `endpoint`",
+                self.settings.name
+            )));
+        };
+        if let Some(cached) = &*self.catalog_endpoint.load()
+            && cached.0 == *url
+        {
+            return Ok(cached.1.clone());
+        }
+        let endpoint = Endpoint::new(url, self.family.endpoint_suffixes).map_err(|problem| {
+            Error::NotConfigured(format!(
+                "upstream {}: the endpoint in the login's catalog {problem}: set `endpoint`",
+                self.settings.name
+            ))
+        })?;
+        let endpoint = Arc::new(endpoint);
+        self.catalog_endpoint
+            .store(Some(Arc::new((url.clone(), endpoint.clone()))));
+        Ok(endpoint)
+    }
+
+    /// Returns the call's path, with a project id if the client left it empty; and the
+    /// project id of the path, percent-encoded.
+    fn path<'a>(
+        &self,
+        call: &'a Call,
+        endpoint: &Endpoint,
+        credential: &Credential,
+    ) -> Result<(Cow<'a, str>, Option<Cow<'a, str>>), Error> {
+        let unchanged = Cow::Borrowed(&*call.path);
+        let Some(range) = call.project.clone() else {
+            return Ok((unchanged, None));
+        };
+        let start = range.start;
+        if let Some(id) = call.path.get(range).filter(|id| !id.is_empty()) {
+            return Ok((unchanged, Some(Cow::Borrowed(id))));
+        }
+        let of_login = match (&self.project_id, &credential.project_id) {
+            (None, Some(id)) => endpoint::segment(id),
+            _ => None,
+        };
+        let project_id = self
+            .project_id
+            .as_deref()
+            .or(of_login.as_deref())
+            .or(endpoint.project_id());
+        match (project_id, call.path.split_at_checked(start)) {
+            (Some(project_id), Some((before, after))) => Ok((
+                Cow::Owned([before, project_id, after].concat()),
+                Some(Cow::Owned(project_id.to_owned())),
+            )),
+            _ => Err(Error::Binding {
+                field: "project_id".into(),
+                problem: format!(
+                    "is empty and the upstream has no default: set it in the request, or set `project_id` of upstream {}",
+                    self.settings.name
+                ),
+            }),
+        }
+    }
+
+    /// Reads the error body of a reply with a success status. `status` is the HTTP status
+    /// of the error; the fault has the reply's own, and never says that a repetition is
+    /// safe: the upstream did respond with a success. Nothing in it invites a client to
+    /// repeat a call that is not idempotent: neither the code nor `Retry-After`.
+    pub fn fault_in_success(
+        &self,
+        context: &RequestContext<'_>,
+        idempotency: Idempotency,
+        reply: &Reply,
+        status: u16,
+        hint: String,
+    ) -> Box<Fault> {
+        let error = Reply {
+            status: StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            ..reply.clone()
+        };
+        let mut fault = self.fault(context, idempotency, &error);
+        fault.http_status = reply.status.as_u16();
+        fault.in_success = true;
+        fault.not_processed = false;
+        fault.transient = false;
+        fault.credential_rejected = false;
+        if idempotency == Idempotency::NonIdempotent {
+            fault.retry_after = None;
+            if matches!(
+                fault.code,
+                Code::Unavailable | Code::ResourceExhausted | Code::Aborted
+            ) {
+                fault.code = Code::Unknown;
+            }
+        }
+        fault.metadata.retain(|(key, _)| *key != HINT);
+        fault.metadata.push((HINT, hint));
+        fault
+    }
+
+    /// Reads an error reply with the family's error mapping.
+    fn fault(
+        &self,
+        context: &RequestContext<'_>,
+        idempotency: Idempotency,
+        reply: &Reply,
+    ) -> Box<Fault> {
+        let method = &context.method;
+        let dialect = &*self.settings.dialect;
+        let unverified = method.unverified_in.iter().any(|one| **one == *dialect);
+        let fault_context = FaultContext {
+            dialect,
+            rpc: method.rpc,
+            dialect_optional: method.dialect_optional || unverified,
+            idempotency,
+        };
+        let mut fault = (self.family.fault)(&fault_context, reply);
+        let status = reply.status.as_u16();
+        fault.not_processed |= (self.family.not_processed.iter())
+            .any(|(one, text)| *one == status && fault.message.contains(text));
+        if is_rate_limit(reply) {
+            fault.code = Code::ResourceExhausted;
+            fault.retry_after = Some(rate_limit_wait(reply, SystemTime::now()));
+            // Not `not_processed`: a 403 may also mean something else.
+            fault.transient = true;
+        }
+        // The client's own credentials may be valid: it must not replace them.
+        if fault.code == Code::Unauthenticated && self.credentials.are_configured() {
+            fault.code = Code::FailedPrecondition;
+            if fault.metadata.iter().all(|(key, _)| *key != HINT) {
+                let hint = "the upstream rejects the gateway's own credentials: its operator \
+                            must check `auth` in its configuration";
+                fault.metadata.push((HINT, hint.to_owned()));
+            }
+        }
+        if matches!(fault.code, Code::NotFound | Code::Unimplemented)
+            && let Some(cause) = missing_api::cause(reply, &fault)
+        {
+            fault.code = Code::Unimplemented;
+            fault.is_unrelated |= cause == missing_api::Cause::Proxy;
+            if fault.metadata.iter().all(|(key, _)| *key != HINT) {
+                fault.metadata.push((HINT, cause.hint().to_owned()));
+            }
+        }
+        if let Some(hint) = missing_api::plaintext_hint(&fault) {
+            fault.code = Code::FailedPrecondition;
+            fault.is_unrelated = true;
+            fault.metadata.retain(|(key, _)| *key != HINT);
+            fault.metadata.push((HINT, hint.to_owned()));
+        }
+        // From a proxy: the upstream may have acted, or may still act. Clients retry
+        // UNAVAILABLE by themselves.
+        if idempotency == Idempotency::NonIdempotent
+            && fault.code == Code::Unavailable
+            && !fault.not_processed
+            && matches!(status, 502..=504)
+        {
+            fault.code = Code::Unknown;
+            // Not an invitation to repeat the call.
+            fault.retry_after = None;
+        }
+        if fault.metadata.iter().all(|(key, _)| *key != HINT)
+            && let Some(hint) = gateway_error_hint(reply.status, idempotency, fault.not_processed)
+        {
+            fault.metadata.push((HINT, hint));
+        }
+        // Without a language in the reply, the message is in the requested one.
+        if fault.locale.is_none() && self.accept_language.is_some() && !fault.message.is_ascii() {
+            let requested = context.client.accept_language.as_ref();
+            fault.locale = requested.and_then(|value| first_language(value.to_str().ok()?));
+        }
+        Box::new(fault)
+    }
+
+    /// Returns the error of a call that the circuit breaker rejects.
+    fn circuit_open(&self, retry_after: Duration) -> Error {
+        Error::Overload {
+            code: Code::Unavailable,
+            problem: format!(
+                "upstream {} does not respond: its circuit breaker is open",
+                self.settings.name
+            ),
+            retry_after,
+        }
+    }
+}
+
+/// Returns the first language of an `accept-language` header.
+fn first_language(header: &str) -> Option<String> {
+    let first = header.split([',', ';']).next()?.trim();
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    (!first.is_empty() && first.len() <= 35 && first.chars().all(plain)).then(|| first.to_owned())
+}
+
+/// Adjusts the error of the last attempt if any attempt may have reached the upstream.
+fn adjust(call: &Call, sent: bool, error: Error) -> Error {
+    match error {
+        Error::Deadline { .. } => Error::Deadline { sent },
+        Error::Connect(cause) | Error::Certificate(cause) if sent => {
+            no_response(call.idempotency, cause)
+        }
+        Error::Draining if sent => no_response(call.idempotency, CUT_OFF.to_owned()),
+        Error::Upstream(mut fault) if sent && fault.not_processed => {
+            fault.not_processed = false;
+            fault.transient = true;
+            Error::Upstream(fault)
+        }
+        error => not_read(call.idempotency, error),
+    }
+}
+
+/// Returns the error of a call whose response was not read, by its idempotency.
+pub(crate) fn not_read(idempotency: Idempotency, error: Error) -> Error {
+    match (error, idempotency) {
+        (Error::NoResponse(cause), _) => no_response(idempotency, cause),
+        (
+            Error::NotTheResource {
+                problem,
+                request_id,
+            },
+            Idempotency::NonIdempotent,
+        ) => Error::NotTheResource {
+            problem: problem + "; the upstream may have acted: check before you repeat the call",
+            request_id,
+        },
+        (error, _) => error,
+    }
+}
+
+/// Returns the error of a call without a response, by its idempotency.
+pub(crate) fn no_response(idempotency: Idempotency, cause: String) -> Error {
+    match idempotency {
+        Idempotency::NoSideEffects | Idempotency::Idempotent => Error::NoResponse(cause),
+        Idempotency::NonIdempotent => Error::OutcomeUnknown(cause),
+    }
+}
