@@ -168,7 +168,8 @@ async fn compressed_requests_draw_from_the_budget_as_they_grow() {
     let mut ends = 0;
     for response in responses {
         let end = raw::finish(response).await.unwrap();
-        assert!(matches!(end.code, 3 | 4 | 8), "{end:?}");
+        // At its deadline, without a response, or without memory.
+        assert!(matches!(end.code, 2 | 4 | 8), "{end:?}");
         ends += 1;
     }
     assert_eq!(ends, 100);
