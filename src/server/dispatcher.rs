@@ -342,6 +342,7 @@ impl Dispatcher {
             upstream,
             client: &info.client,
             deadline,
+            retry_after: None,
         };
         let mut resolved = self.names.resolve(context, method, request).await?;
         loop {
@@ -412,6 +413,7 @@ impl Dispatcher {
             upstream,
             client: &info.client,
             deadline,
+            retry_after: None,
         };
         let reply = context.call(method, &file.call).await?;
         Ok(UnaryResponse {
@@ -488,6 +490,7 @@ impl Dispatcher {
             upstream,
             client: &info.client,
             deadline: opening_deadline,
+            retry_after: None,
         };
         let mut resolved = self.names.resolve(context, method, request).await?;
         loop {
