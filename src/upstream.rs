@@ -774,14 +774,31 @@ fn adjust(call: &Call, sent: bool, error: Error) -> Error {
         Error::Connect(cause) | Error::Certificate(cause) if sent => {
             no_response(call.idempotency, cause)
         }
-        Error::NoResponse(cause) => no_response(call.idempotency, cause),
         Error::Draining if sent => no_response(call.idempotency, CUT_OFF.to_owned()),
         Error::Upstream(mut fault) if sent && fault.not_processed => {
             fault.not_processed = false;
             fault.transient = true;
             Error::Upstream(fault)
         }
-        error => error,
+        error => not_read(call.idempotency, error),
+    }
+}
+
+/// Returns the error of a call whose response was not read, by its idempotency.
+pub(crate) fn not_read(idempotency: Idempotency, error: Error) -> Error {
+    match (error, idempotency) {
+        (Error::NoResponse(cause), _) => no_response(idempotency, cause),
+        (
+            Error::NotTheResource {
+                problem,
+                request_id,
+            },
+            Idempotency::NonIdempotent,
+        ) => Error::NotTheResource {
+            problem: problem + "; the upstream may have acted: check before you repeat the call",
+            request_id,
+        },
+        (error, _) => error,
     }
 }
 

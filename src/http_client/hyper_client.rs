@@ -1,16 +1,19 @@
 //! hyper's client, for all requests that need no proxy. reqwest uses it underneath; used
 //! directly it costs less per call, its read buffer can be bounded, and it is known whether
-//! a connection was opened.
+//! the request was begun.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, USER_AGENT};
 use http::{HeaderValue, Request, Response, Uri};
-use http_body_util::Full;
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::connector::Connector;
@@ -22,8 +25,47 @@ use crate::error::Error;
 /// which `reqwest` uses, is 400 KiB: 100 MB for 256 connections with long responses.
 const MAX_READ_BUFFER_BYTES: usize = 32 << 10;
 
+/// Whether a connection has begun to write a request: before, nothing was sent.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Begun(Arc<AtomicBool>);
+
+impl Begun {
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// The body of a request. Records that the request is begun.
+struct RequestBody {
+    /// Until it is sent; none if it is empty.
+    data: Option<Bytes>,
+    begun: Begun,
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.data.take().map(|data| Ok(Frame::data(data))))
+    }
+
+    /// A connection of hyper calls this when it encodes the head, and nothing calls it before.
+    fn is_end_stream(&self) -> bool {
+        self.begun.0.store(true, Ordering::Release);
+        self.data.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.data.as_ref().map_or(0, Bytes::len) as u64)
+    }
+}
+
 #[derive(Clone, Debug)]
-pub(super) struct HyperClient(Client<Connector, Full<Bytes>>);
+pub(super) struct HyperClient(Client<Connector, RequestBody>);
 
 impl HyperClient {
     pub fn new(settings: &Settings, tls: Arc<rustls::ClientConfig>) -> Self {
@@ -35,28 +77,29 @@ impl HyperClient {
         Self(client)
     }
 
-    /// Sends the request and reads the head of the response. Sets `connection`, which knows
-    /// whether there is one. Fails with `Connect` or `Certificate` if nothing was sent, else
-    /// with `NoResponse`.
+    /// Sends the request and reads the head of the response. Fails with `Connect` or
+    /// `Certificate` if there was no connection, else with `NoResponse`.
     pub async fn send(
         &self,
         request: HttpRequest,
-        connection: &mut Option<CaptureConnection>,
+        begun: Begun,
     ) -> Result<Response<DecodedBody<Incoming>>, Error> {
-        let mut outgoing = Request::new(Full::new(request.body.unwrap_or_default()));
+        let mut outgoing = Request::new(RequestBody {
+            data: request.body.filter(|body| !body.is_empty()),
+            begun,
+        });
         *outgoing.method_mut() = request.verb;
-        *outgoing.uri_mut() = Uri::from_maybe_shared(Bytes::from(String::from(request.url)))
+        let url = Bytes::from(String::from(request.url));
+        *outgoing.uri_mut() = Uri::from_maybe_shared(url.clone())
             .map_err(|_| Error::Connect("the URL is invalid".into()))?;
         *outgoing.headers_mut() = request.headers;
         let headers = outgoing.headers_mut();
         let any = HeaderValue::from_static("*/*");
         headers.entry(ACCEPT).or_insert(any);
         headers.insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
-        *connection = Some(capture_connection(&mut outgoing));
-        let uri = outgoing.uri().clone();
         let response = self.0.request(outgoing).await;
         let response = response.map_err(|error| match error.is_connect() {
-            true => connect_error(&origin(&uri), &error),
+            true => connect_error(&origin(&url), &error),
             false => exchange_error(&error),
         })?;
         Ok(content_encoding::decode(response))
@@ -64,7 +107,8 @@ impl HyperClient {
 }
 
 /// Returns scheme, host and port of a URL.
-fn origin(uri: &Uri) -> String {
+fn origin(url: &Bytes) -> String {
+    let uri = Uri::from_maybe_shared(url.clone()).unwrap_or_default();
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     // Without user and password.
     let host_and_port = authority.rsplit('@').next().unwrap_or_default();

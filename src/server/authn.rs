@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use ring::digest::{SHA256, digest};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -12,27 +13,31 @@ pub const TOKEN: &str = "drawbridge-token";
 
 /// Digests of the tokens that are accepted. Empty: no token is required.
 #[derive(Clone, Debug, Default)]
-pub struct ClientTokens(Arc<[[u8; 32]]>);
+pub struct ClientTokens(Arc<ArcSwap<Vec<[u8; 32]>>>);
 
 impl ClientTokens {
     /// Accepts these tokens.
     pub fn new(tokens: &[SecretString]) -> Self {
-        Self(
-            tokens
-                .iter()
-                .map(|t| hash(t.expose_secret().as_bytes()))
-                .collect(),
-        )
+        let accepted = Self::default();
+        accepted.replace(tokens);
+        accepted
+    }
+
+    /// Accepts these tokens instead, in all clones.
+    pub(super) fn replace(&self, tokens: &[SecretString]) {
+        let tokens = tokens.iter().map(|t| hash(t.expose_secret().as_bytes()));
+        self.0.store(Arc::new(tokens.collect()));
     }
 
     /// Rejects a request without a valid token, where one is required.
     pub(super) fn authenticate(&self, headers: &http::HeaderMap) -> Result<(), Error> {
-        if self.0.is_empty() {
+        let accepted = self.0.load();
+        if accepted.is_empty() {
             return Ok(());
         }
         let given = headers.get(TOKEN).map(|v| hash(v.as_bytes()));
         // Comparing digests takes a time that reveals nothing about a token.
-        if given.is_some_and(|given| self.0.contains(&given)) {
+        if given.is_some_and(|given| accepted.contains(&given)) {
             return Ok(());
         }
         Err(Error::Credential {

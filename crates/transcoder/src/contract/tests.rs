@@ -86,6 +86,7 @@ mod bare_text;
 mod bind;
 mod decode;
 mod diagnostics;
+mod download;
 mod expression;
 mod left_out;
 mod paging;

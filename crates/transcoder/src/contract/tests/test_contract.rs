@@ -27,7 +27,7 @@ pub(crate) fn families(name: &str) -> FamilyRules {
 fn fault_status(body: &[u8], evidence: Evidence<'_>) -> Option<u16> {
     let is_fault = match evidence {
         Evidence::NotTheResource => true,
-        Evidence::MayBeTheResource(declares) => !declares("fault"),
+        Evidence::MayBeTheResource(members) => !members.has("fault"),
     };
     (is_fault && body.starts_with(b"{\"fault\"")).then_some(503)
 }
