@@ -71,7 +71,7 @@ fn charset(reply: &Reply) -> Option<String> {
     })
 }
 
-/// Describes a body that is no text: `4 bytes of image/png`. None for a text.
+/// Describes a body without text: `4 bytes of image/png`. None for a text.
 pub(crate) fn binary(reply: &Reply) -> Option<String> {
     let body = &*reply.body;
     let media_type = reply.media_type().to_ascii_lowercase();
@@ -100,7 +100,7 @@ pub(crate) fn binary(reply: &Reply) -> Option<String> {
         }
         _ => false,
     };
-    if body.is_empty() || !(is_declared || !is_readable(&text(reply, 1024))) {
+    if body.is_empty() || !is_declared && is_readable(&text(reply, 1024)) {
         return None;
     }
     let what = match &*media_type {
@@ -122,7 +122,7 @@ fn is_readable(text: &str) -> bool {
 }
 
 /// Reads an XML body as if it were JSON: an element is its text, or an object of its
-/// attributes and children; repeated children are a list. None if it is no XML, or HTML.
+/// attributes and children; repeated children are a list. None for other text, and for HTML.
 ///
 /// No parser of a document: it ignores what it does not understand, and reads no entities of
 /// a DTD.
@@ -233,12 +233,14 @@ impl<'a> XmlReader<'a> {
         let (name, attributes) = tag.split_once(char::is_whitespace).unwrap_or((tag, ""));
         let mut members = attributes_of(attributes);
         let mut text = String::new();
-        while !is_empty {
-            // A body that ends early, or is cut: what has been read counts.
+        let mut is_open = !is_empty;
+        while is_open {
+            // A body that ends early, or is cut: the rest counts as empty.
             let Some(open) = self.rest.find('<') else {
                 text.push_str(&unescaped(self.rest));
                 self.rest = "";
-                break;
+                is_open = false;
+                continue;
             };
             text.push_str(&unescaped(&self.rest[..open]));
             self.rest = &self.rest[open + 1..];
@@ -254,9 +256,8 @@ impl<'a> XmlReader<'a> {
             }
             let tag = self.until('>')?;
             if tag.starts_with('/') {
-                break;
-            }
-            if !tag.starts_with('?') {
+                is_open = false;
+            } else if !tag.starts_with('?') {
                 let (name, value) = self.content(tag, depth)?;
                 add(&mut members, name, value);
             }
