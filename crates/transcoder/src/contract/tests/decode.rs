@@ -732,7 +732,7 @@ fn error_body_is_not_the_content_of_an_open_response() {
     let body = r#"{"fault": {"message": "m"}}"#;
     let problem = "application/problem+json";
     for (options, fields, content_type, body, is_error) in [
-        // `null` next to an error is no value.
+        // `null` next to an error is not a value.
         ("", object, "application/json", null, true),
         ("", any, "application/json", null, true),
         ("", map, "application/json", null, true),
