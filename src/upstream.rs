@@ -790,7 +790,7 @@ pub(crate) fn not_read(idempotency: Idempotency, error: Error) -> Error {
 }
 
 /// Returns the error of a call without a response, by its idempotency.
-fn no_response(idempotency: Idempotency, cause: String) -> Error {
+pub(crate) fn no_response(idempotency: Idempotency, cause: String) -> Error {
     match idempotency {
         Idempotency::NoSideEffects | Idempotency::Idempotent => Error::NoResponse(cause),
         Idempotency::NonIdempotent => Error::OutcomeUnknown(cause),
