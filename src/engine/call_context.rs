@@ -10,6 +10,7 @@ use drawbridge_transcoder::family::Evidence;
 use crate::deadline::Deadline;
 use crate::downstream::Downstream;
 use crate::error::Error;
+use crate::http_client::retry_after::LongestWait;
 use crate::http_client::{ResponseBody, not_delivered};
 use crate::upstream::{BodySlot, CallPermit, MethodProperties, RequestContext, Upstream};
 
@@ -24,6 +25,8 @@ pub struct CallContext<'a> {
     pub deadline: Deadline,
     /// The permit that all REST calls of the rpc share; none: each waits for its own.
     pub permit: Option<&'a CallPermit<'a>>,
+    /// Of a poll: records when it is worth reading again.
+    pub(crate) retry_after: Option<&'a LongestWait>,
 }
 
 /// The context of a stream, which makes calls while it is open.
@@ -34,6 +37,8 @@ pub struct StreamContext {
     /// The client; of a shared poll loop, the one that started it: all of its clients
     /// have the same credentials.
     pub client: Downstream,
+    /// When it is worth reading again, by the calls of the stream.
+    pub(crate) retry_after: Arc<LongestWait>,
 }
 
 impl CallContext<'_> {
@@ -68,6 +73,7 @@ impl CallContext<'_> {
             deadline: self.deadline,
             permit: self.permit,
             body_slot: None,
+            retry_after: self.retry_after,
             is_probe: false,
         }
     }
@@ -238,6 +244,7 @@ impl CallContext<'_> {
         StreamContext {
             upstream: Arc::clone(self.upstream),
             client: self.client.to_stream(),
+            retry_after: Arc::default(),
         }
     }
 }
@@ -265,6 +272,7 @@ impl StreamContext {
             client: &self.client,
             deadline,
             permit: None,
+            retry_after: Some(&self.retry_after),
         }
     }
 }

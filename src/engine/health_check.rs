@@ -113,6 +113,7 @@ pub async fn read(
         client,
         deadline,
         body_slot: None,
+        retry_after: None,
         is_probe: true,
     };
     let reply = upstream.probe_call(&context, &call).await?;
@@ -121,6 +122,7 @@ pub async fn read(
         upstream,
         client,
         deadline,
+        retry_after: None,
     };
     let effect = Idempotency::NoSideEffects;
     context

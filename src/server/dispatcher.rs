@@ -328,6 +328,7 @@ impl Dispatcher {
             client: &info.client,
             deadline: info.deadline,
             permit: Some(&permit),
+            retry_after: None,
         };
         let mut resolved = self.names.resolve(context, method, &request).await?;
         loop {
@@ -357,6 +358,7 @@ impl Dispatcher {
             client: &info.client,
             deadline: info.deadline,
             permit: None,
+            retry_after: None,
         };
         let reply = context.call(method, &file).await?;
         Ok(UnaryResponse {
@@ -439,6 +441,7 @@ impl Dispatcher {
             client: &info.client,
             deadline: opening_deadline,
             permit: None,
+            retry_after: None,
         };
         let mut resolved = self.names.resolve(context, method, &request).await?;
         loop {

@@ -8,6 +8,7 @@ use http::StatusCode;
 use crate::deadline::Deadline;
 use crate::downstream::Downstream;
 use crate::http_client::ResponseBody;
+use crate::http_client::retry_after::LongestWait;
 use crate::upstream::CallPermit;
 
 /// Where the body of a success is left, to be read as it arrives.
@@ -30,6 +31,8 @@ pub struct RequestContext<'a> {
     pub permit: Option<&'a CallPermit<'a>>,
     /// None: the body is read completely.
     pub body_slot: Option<&'a BodySlot>,
+    /// Where the `Retry-After` of a success is recorded, for those that read again.
+    pub(crate) retry_after: Option<&'a LongestWait>,
     /// Whether it is a health check, which does not count for the circuit breaker.
     pub is_probe: bool,
 }

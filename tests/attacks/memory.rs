@@ -262,10 +262,8 @@ async fn unread_reflection_draws_from_the_budget() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn message_draws_from_the_budget_while_it_is_made() {
     let zeros = "0,".repeat((15 << 20) / 2);
-    let json = format!(
-        r#"{{"software_deployment":{{"id":"a","input_values":{{"a":[{}0]}}}}}}"#,
-        zeros
-    );
+    let json =
+        format!(r#"{{"software_deployment":{{"id":"a","input_values":{{"a":[{zeros}0]}}}}}}"#);
     let upstream = Upstream::start(move |_| Reply::ok(json.clone()));
     let gateway = start(&upstream, "");
     let honest = Honest::start(gateway.grpc);

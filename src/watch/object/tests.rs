@@ -128,6 +128,7 @@ impl Fixture {
         let context = StreamContext {
             upstream: self.upstream.clone(),
             client: caller(),
+            retry_after: Arc::default(),
         };
         RestSnapshotSource::new(method, request, PollTarget::resource(target), context, 100)
             .unwrap()
@@ -152,6 +153,7 @@ impl Fixture {
                     client: &caller(),
                     deadline: Deadline::after(POLL_TIMEOUT),
                     permit: None,
+                    retry_after: None,
                 },
                 None,
             )
@@ -243,6 +245,7 @@ async fn stream_ends_with_the_final_state_although_its_full_read_fails() {
         client: &caller(),
         deadline: Deadline::after(POLL_TIMEOUT),
         permit: None,
+        retry_after: None,
     };
     let stream = watches.watch(fixture.method("/t.S/Watch"), request, context, None);
     let messages: Vec<_> = stream.await.unwrap().collect().await;

@@ -142,6 +142,7 @@ fn source(method: &Arc<Method>, request: Bytes, upstream: Arc<Upstream>) -> Rest
     let context = StreamContext {
         upstream,
         client: caller,
+        retry_after: Arc::default(),
     };
     RestSnapshotSource::new(method, request, PollTarget::resource(target), context, 100).unwrap()
 }
@@ -272,6 +273,7 @@ async fn watch_sends_events_from_polls() {
                         client: &caller,
                         deadline: Deadline::after(POLL_TIMEOUT),
                         permit: None,
+                        retry_after: None,
                     },
                     None,
                 )
@@ -319,6 +321,7 @@ async fn watch_sends_events_from_polls() {
                 client: &caller("t1"),
                 deadline: Deadline::after(POLL_TIMEOUT),
                 permit: None,
+                retry_after: None,
             },
             None,
         )

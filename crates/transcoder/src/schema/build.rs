@@ -491,7 +491,7 @@ impl Builder {
             names,
             mask_names: is_mask.then(|| {
                 let holder = field.parent_message();
-                Box::new(self.mask_names.within(&holder))
+                Box::new(self.mask_names.within(holder))
             }),
             tag: Tag::new(field.number(), Tag::wire_type(kind)),
             packed_tag: Tag::new(field.number(), 2),
