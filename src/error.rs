@@ -167,7 +167,7 @@ pub enum Error {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The response arrived and was not forwarded: there is no memory for it, or the client
+    /// The response arrived and was not forwarded: the budget has no space for it, or the client
     /// does not read. The upstream has acted.
     #[error("{problem}")]
     ResponseNotDelivered {

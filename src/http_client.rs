@@ -387,7 +387,7 @@ impl Transport {
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Returns the error of a response for which there is no memory.
+/// Returns the error of a response that does not fit into the memory budget.
 pub(crate) fn not_delivered(exhausted: Exhausted) -> Error {
     Error::ResponseNotDelivered {
         code: Code::ResourceExhausted,

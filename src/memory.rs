@@ -60,7 +60,7 @@ const BLOCK_UNITS: u32 = 32;
 const UNSHARED_BYTES: usize = 256 << 10;
 const UNSHARED_UNITS: u32 = (UNSHARED_BYTES / UNIT_BYTES) as u32;
 
-/// `RetryInfo` of a call for which there is no memory.
+/// `RetryInfo` of a call that does not fit into the budget.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The number of registered clients at which those that have left are removed.
@@ -74,8 +74,7 @@ pub enum ClientKey {
     /// The digest of a client certificate.
     Certificate([u8; 32]),
     /// The address, of IPv6 its /64 network: of clients that are not authenticated. The
-    /// credentials that they send are for an upstream, and the gateway cannot tell valid ones
-    /// from any others.
+    /// credentials that they send are for an upstream: the gateway cannot check them.
     Address(IpAddr),
 }
 

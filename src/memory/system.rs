@@ -52,7 +52,7 @@ fn cgroup_limit(read: &dyn Fn(&Path) -> Option<String>) -> Option<u64> {
         let mut group = PathBuf::from(path.trim_start_matches('/'));
         loop {
             let text = read(&Path::new(root).join(&group).join(file));
-            // "max", or in v1 a number near 2^63, is no limit.
+            // Unlimited: "max", or in v1 a number near 2^63.
             limits.extend(text.and_then(|text| text.trim().parse::<u64>().ok()));
             if !group.pop() {
                 break;

@@ -64,7 +64,7 @@ fn reservation_grows_shrinks_and_stays_as_it_was_after_an_error() {
     assert_eq!(reservation.bytes(), 4 * MIB);
     reservation.resize(1).unwrap();
     assert!(budget.stats().used < 128 << 10);
-    // Without an account there is no limit.
+    // Without an account nothing is limited.
     let free = Memory::default().reserve(usize::MAX).unwrap();
     assert_eq!(budget.stats().rejected_by_client, 1);
     drop(free);

@@ -39,7 +39,7 @@ pub(super) struct Admission {
 
 impl Admission {
     /// Reads the metadata of a call that counts for `call_bytes`. Fails for an invalid timeout, for a
-    /// compression that is not supported, and if there is no memory for a call.
+    /// compression that is not supported, and if the memory budget has no space for a call.
     pub(super) fn of(
         headers: &HeaderMap,
         default_deadline: Duration,

@@ -13,7 +13,7 @@ use super::request_body_timeout::TimeoutBody;
 use crate::error::{Error, StatusContext};
 use crate::memory::{Exhausted, Memory, Reservation, SHORT_BYTES};
 
-/// A request body that reserves what has arrived, at most the size of one message: tonic does
+/// A request body that reserves the received bytes, at most the size of one message: tonic does
 /// not hold more.
 pub(super) struct ChargedBody {
     body: TimeoutBody,

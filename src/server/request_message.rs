@@ -1,4 +1,4 @@
-//! Reads the messages of a request. What has arrived draws from the memory of its client; a
+//! Reads the messages of a request. Received bytes draw from the memory of their client; a
 //! message stays compressed until the call may use it.
 
 use std::io::Read as _;
