@@ -44,6 +44,8 @@ pub(crate) mod test_server;
 mod tests;
 mod tls;
 
+pub(crate) use crate::http_client::tls::read_certificates;
+
 const USER_AGENT: &str = concat!("drawbridge/", env!("CARGO_PKG_VERSION"));
 
 /// How long an idle connection is pooled. Shorter than the keep-alive timeout of common

@@ -147,6 +147,11 @@ fn deleted() -> Reply {
     }
 }
 
+/// The problem of configured credentials with an `http` URL of another host.
+pub(crate) const PLAINTEXT: &str = "credentials would be sent over plaintext HTTP, where anyone \
+                                    on the network can read them: use https://, or set \
+                                    allow_plaintext_credentials = true";
+
 impl Upstream {
     /// Builds the HTTP clients; opens no connection. Fails on an invalid endpoint, project
     /// id or certificate file. `on_exchange` is called after each exchange.
@@ -171,19 +176,9 @@ impl Upstream {
             )),
             None => None,
         };
-        let endpoint = settings.endpoint.as_ref().map(|url| ("endpoint", url));
-        let exposed = [endpoint, settings.auth.login_url()]
-            .into_iter()
-            .flatten()
-            .find(|(_, url)| endpoint::is_exposed(url));
-        if let Some((key, _)) = exposed
-            && !settings.allow_plaintext_credentials
-        {
+        if let Some(key) = settings.plaintext_key() {
             if settings.auth.is_held() {
-                return Err(format!(
-                    "{key}: credentials would be sent over plaintext HTTP, where anyone on the \
-                     network can read them: use https://, or set allow_plaintext_credentials = true"
-                ));
+                return Err(format!("{key}: {PLAINTEXT}"));
             }
             // Clients may send none: a call fails only with one.
             if matches!(settings.auth, credentials::Settings::Passthrough) {

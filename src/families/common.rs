@@ -22,6 +22,7 @@ pub(crate) static COMMON: Family = Family {
     fault,
     error_status,
     endpoint_suffixes: &[],
+    credential_kinds: &[],
     catalog_type: None,
     bare_project_names: false,
     headers: &[("accept", "application/json")],

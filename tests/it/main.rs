@@ -35,6 +35,7 @@ mod logins;
 mod logs;
 mod misconfiguration;
 mod operations;
+mod operator;
 mod own_api;
 mod own_api_selection;
 mod own_paging;

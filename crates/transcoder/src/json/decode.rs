@@ -183,7 +183,7 @@ impl<'t, 'o> Reader<'t, 'o> {
             Shape::ListValue => self.any_list(depth)?,
             Shape::Timestamp => return self.timestamp(form),
             Shape::Duration => return self.duration(),
-            Shape::FieldMask => self.mask()?,
+            Shape::FieldMask => self.mask(&self.schema.mask_names)?,
             Shape::Wrapper => return self.wrapper(&message.fields[0]),
             Shape::Any => self.any(depth)?,
         }
@@ -477,7 +477,9 @@ impl<'t, 'o> Reader<'t, 'o> {
             }
             Kind::Message(id) => {
                 let start = wire::open(self.out);
-                if !self.message(id, field.form, depth + 1)? {
+                if let Some(names) = &field.mask_names {
+                    self.mask(names)?;
+                } else if !self.message(id, field.form, depth + 1)? {
                     return Ok(false);
                 }
                 wire::close(self.out, start);

@@ -39,7 +39,10 @@ impl Reader<'_, '_> {
                     Kind::Message(id) => {
                         value.tag.write(self.out);
                         let content = wire::open(self.out);
-                        let set = self.message(id, field.form, depth + 2)?;
+                        let set = match &field.mask_names {
+                            Some(names) => self.mask(names).map(|()| true)?,
+                            None => self.message(id, field.form, depth + 2)?,
+                        };
                         wire::close(self.out, content);
                         set
                     }
