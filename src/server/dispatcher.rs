@@ -343,6 +343,7 @@ impl Dispatcher {
             upstream,
             client: &info.client,
             deadline,
+            retry_after: None,
         };
         let mut resolved = self.names.resolve(context, method, request).await?;
         loop {
@@ -413,6 +414,7 @@ impl Dispatcher {
             upstream,
             client: &info.client,
             deadline,
+            retry_after: None,
         };
         let reply = context.call(method, &file.call).await?;
         Ok(UnaryResponse {
@@ -489,6 +491,7 @@ impl Dispatcher {
             upstream,
             client: &info.client,
             deadline: opening_deadline,
+            retry_after: None,
         };
         let mut resolved = self.names.resolve(context, method, request).await?;
         loop {
