@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::rt::Executor;
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
@@ -30,11 +30,20 @@ pub(super) struct StreamExecutor {
     unread_timeout: Duration,
 }
 
+/// The shortest part of which the last byte is a part of its own, in bytes.
+///
+/// A client may have a window for a part of the response only. HTTP/2 accepts a part if there is
+/// a window for one byte of it, and the stream's task ends with the last part: what HTTP/2 then
+/// still holds has no timeout. With this it is a byte.
+const MIN_DIVIDED_BYTES: usize = 1 << 10;
+
 /// A response body that notes in the task of its stream which part of it hyper holds.
 #[derive(Debug)]
 pub(super) struct StreamBody {
     body: Body,
     parts: u64,
+    /// The last byte of the part before.
+    last_byte: Option<Bytes>,
 }
 
 impl StreamExecutor {
@@ -93,7 +102,33 @@ async fn run(stream: impl Future<Output = ()>, timeout: Duration) {
 impl StreamBody {
     /// Wraps the response body of a stream.
     pub(super) fn new(body: Body) -> Self {
-        Self { body, parts: 0 }
+        Self {
+            body,
+            parts: 0,
+            last_byte: None,
+        }
+    }
+}
+
+impl StreamBody {
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(last) = self.last_byte.take() {
+            return Poll::Ready(Some(Ok(Frame::data(last))));
+        }
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let Poll::Ready(Some(Ok(frame))) = polled else {
+            return polled;
+        };
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        // Before another part HTTP/2 waits anyway.
+        if length < MIN_DIVIDED_BYTES || self.body.size_hint().lower() > 0 {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let frame = frame.map_data(|mut data| {
+            self.last_byte = Some(data.split_off(length - 1));
+            data
+        });
+        Poll::Ready(Some(Ok(frame)))
     }
 }
 
@@ -106,7 +141,7 @@ impl http_body::Body for StreamBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
-        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        let polled = this.poll_part(cx);
         let part = match polled.is_ready() {
             true => {
                 this.parts += 1;
@@ -120,11 +155,14 @@ impl http_body::Body for StreamBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.last_byte.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match self.last_byte {
+            None => self.body.size_hint(),
+            Some(_) => SizeHint::default(),
+        }
     }
 }
 
@@ -171,5 +209,33 @@ mod tests {
         // Waits for the response, not for the client.
         let slow = parts().throttle(Duration::from_secs(500));
         assert_eq!(serve(slow, &[1, 1, 1_000]).await, 1_000 + 60);
+    }
+
+    #[tokio::test]
+    async fn last_byte_of_a_long_part_is_a_part() {
+        for (lengths, want) in [
+            (vec![1_023], vec![1_023]),
+            (vec![1_024], vec![1_023, 1]),
+            (vec![16_384, 10, 2_000], vec![16_383, 1, 10, 1_999, 1]),
+        ] {
+            let parts = lengths.iter().map(|n| Ok(Frame::data(vec![7; *n].into())));
+            let parts: Vec<Result<_, Status>> = parts.collect();
+            let mut body = StreamBody::new(Body::new(Frames::new(tokio_stream::iter(parts))));
+            let mut got = Vec::new();
+            while let Some(frame) = body.frame().await {
+                got.push(frame.unwrap().into_data().unwrap().len());
+            }
+            assert_eq!(got, want);
+        }
+        // The last part ends the stream, not the one before.
+        let mut body = StreamBody::new(Body::new(http_body_util::Full::new(Bytes::from(vec![
+            7;
+            2_000
+        ]))));
+        assert_eq!(body.size_hint().exact(), Some(2_000));
+        body.frame().await.unwrap().unwrap();
+        assert!(!body.is_end_stream());
+        body.frame().await.unwrap().unwrap();
+        assert!(body.is_end_stream());
     }
 }

@@ -296,6 +296,9 @@ async fn few_descriptors_are_shared() {
     .await;
     honest.succeeds(8).await;
     assert!(gateway.admin_get("/metrics").await.is_ok());
+    // Of 18 descriptors for upstreams each has nine, four of them for other than calls.
+    let calls = hanging.requests();
+    assert!(calls <= 5, "{calls}");
     assert!(gateway.usage().descriptors < 64);
     honest.finish().await;
 }

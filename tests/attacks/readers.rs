@@ -63,3 +63,42 @@ async fn unread_streams_are_reset() {
     gateway.assert_peak_below(before, 64 * MIB);
     gateway.recovers(before).await;
 }
+
+/// A window for a part of each response is no way to keep the rest in memory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_are_read_in_part_are_reset() {
+    let reason = "x".repeat(8_000);
+    let upstream = Upstream::start(move |_| {
+        Reply::ok(format!(
+            r#"{{"software_deployment":{{"id":"d","status":"COMPLETE","status_reason":"{reason}"}}}}"#
+        ))
+    });
+    let settings = "[server]\nresponse_write_timeout_secs = 1\n";
+    let gateway = Gateway::start(&(settings.to_owned() + &upstream.heat("")));
+    let honest = Honest::start(gateway.grpc);
+    honest.succeeds(2).await;
+    let before = gateway.usage();
+    let deployment = raw::string_field(2, "d");
+    for window in [1, 4_000] {
+        let mut builder = Builder::new();
+        builder.initial_window_size(window);
+        builder.initial_connection_window_size(16 << 20);
+        let connection = raw::connect_with(gateway.grpc, &builder).await.unwrap();
+        let mut partly_read = Vec::new();
+        for _ in 0..100 {
+            let call = connection.send(raw::attack(GET), &deployment).await;
+            let response = raw::head(call.unwrap()).await.unwrap();
+            let mut body = response.into_body();
+            body.data().await.unwrap().unwrap();
+            partly_read.push(body);
+        }
+        for mut body in partly_read {
+            let end = within("the stream ends", body.data()).await;
+            let error = end.expect("no complete response").expect_err("a reset");
+            assert!(error.is_reset(), "{window}: {error}");
+        }
+    }
+    honest.finish().await;
+    gateway.assert_peak_below(before, 64 * MIB);
+    gateway.recovers(before).await;
+}
