@@ -14,7 +14,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::downstream::Downstream;
+use crate::downstream::{Downstream, Peer};
 use crate::engine::call_context::CallContext;
 use crate::engine::list_stream::{self, ListStream};
 use crate::engine::name_lookup::NameLookup;
@@ -193,6 +193,7 @@ impl Dispatcher {
         &self,
         served: &Arc<ServedMethod>,
         request: http::Request<TimeoutBody>,
+        peer: Peer,
         deadline: Deadline,
     ) -> http::Response<Body> {
         // Taken when tonic calls the handler: not for a request that it rejects itself.
@@ -200,6 +201,7 @@ impl Dispatcher {
             served,
             self.traces,
             request.headers(),
+            peer,
             deadline,
         ));
         let mut response = self.handle(served, request, &mut pending).await;

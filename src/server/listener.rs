@@ -18,9 +18,10 @@ use tonic::body::Body;
 
 use super::connection_end::ConnectionEnd;
 use super::router::Router;
-use super::tls::Handshakes;
+use super::tls::{self, Handshakes};
 use super::write_coalescing::CoalescedWrites;
 use crate::config::Config;
+use crate::downstream::Peer;
 
 /// The flow control windows of a stream and of a connection, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
@@ -143,14 +144,17 @@ impl Connections {
             return;
         }
         let Some(tls) = &self.tls else {
-            return self.serve_http(stream, draining).await;
+            return self.serve_http(stream, Peer::at(peer.ip()), draining).await;
         };
         let handshake = tokio::select! {
             handshake = tls.accept(stream) => handshake,
             _ = draining.changed() => return,
         };
         match handshake {
-            Ok(Some(stream)) => self.serve_http(stream, draining).await,
+            Ok(Some(stream)) => {
+                let peer = tls::peer(&stream).unwrap_or(Peer::at(peer.ip()));
+                self.serve_http(stream, peer, draining).await;
+            }
             Ok(None) => {}
             Err(reason) => {
                 let metrics = &self.router.dispatcher().metrics;
@@ -162,7 +166,7 @@ impl Connections {
 
     /// Serves HTTP on a connection. It gets GOAWAY at its maximum age or when the gateway
     /// drains, and ends with its last call.
-    async fn serve_http<T>(&self, io: T, mut draining: watch::Receiver<()>)
+    async fn serve_http<T>(&self, io: T, peer: Peer, mut draining: watch::Receiver<()>)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -173,7 +177,7 @@ impl Connections {
             if let Some(end) = &connection_end {
                 request.extensions_mut().insert(end.clone());
             }
-            let response = self.router.respond(request);
+            let response = self.router.respond(request, peer);
             async move { Ok::<_, Infallible>(response.await) }
         });
         let io = TokioIo::new(CoalescedWrites::new(io));

@@ -11,7 +11,7 @@ use tokio_stream::Stream;
 use tonic::{Code, Status};
 
 use crate::deadline::Deadline;
-use crate::downstream::Downstream;
+use crate::downstream::{Downstream, Peer};
 use crate::error::{self, Error};
 use crate::server::connection_end::EndReached;
 use crate::server::response_stream::ResponseStream;
@@ -60,9 +60,11 @@ impl StreamInfo {
         served: &Arc<ServedMethod>,
         traces: bool,
         headers: &HeaderMap,
+        peer: Peer,
         deadline: Deadline,
     ) -> Self {
         let mut client = Downstream::from_metadata(headers);
+        client.peer = peer;
         client.identify();
         let span = traces.then(|| telemetry::server_span(&served.method, &mut client));
         served.unrouted.in_flight.inc();

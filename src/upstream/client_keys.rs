@@ -1,0 +1,106 @@
+//! Which client a call counts for, in the limits that the clients of an upstream share.
+//!
+//! A client that has authenticated itself to the gateway counts for itself. Where clients send
+//! their own credentials to the upstream, the gateway cannot verify them: a client that invents
+//! another token for each call would be a thousand clients. So such a credential counts for
+//! itself only once the upstream has accepted it, and before for its address.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::downstream::{ClientKey, Downstream};
+
+/// Slots for accepted credentials. Of two in the same slot the latest counts.
+const SLOTS: usize = 4_096;
+
+/// The credentials of clients that the upstream has accepted, by their digests.
+#[derive(Debug)]
+pub(super) struct AcceptedCredentials(Option<Box<[AtomicU64]>>);
+
+impl AcceptedCredentials {
+    /// Remembers nothing unless the upstream receives the credentials of clients.
+    pub(super) fn new(is_passthrough: bool) -> Self {
+        Self(is_passthrough.then(|| (0..SLOTS).map(|_| AtomicU64::new(0)).collect()))
+    }
+
+    /// Returns which client a call counts for.
+    pub(super) fn client_key(&self, client: &Downstream) -> ClientKey {
+        match self.credential(client) {
+            Some((key, slot)) if slot.load(Relaxed) == key.digest() => key,
+            _ => client.peer.key,
+        }
+    }
+
+    /// Remembers that the upstream has accepted the credentials of a client.
+    pub(super) fn accept(&self, client: &Downstream) {
+        if let Some((key, slot)) = self.credential(client)
+            // Every write takes the cache line from other cores.
+            && slot.load(Relaxed) != key.digest()
+        {
+            slot.store(key.digest(), Relaxed);
+        }
+    }
+
+    /// Returns the credential that identifies a client at the upstream, and its slot.
+    fn credential(&self, client: &Downstream) -> Option<(ClientKey, &AtomicU64)> {
+        let slots = self.0.as_deref()?;
+        if client.peer.is_authenticated {
+            return None;
+        }
+        let credential = client.token.as_ref().or(client.authorization.as_ref())?;
+        let key = ClientKey::of_token(credential);
+        let slot = slots.get(key.digest() as usize % slots.len())?;
+        Some((key, slot))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::downstream::Peer;
+
+    #[test]
+    fn credentials_count_once_accepted_and_an_authenticated_client_for_itself() {
+        let client = |peer: Peer, token: Option<&'static str>| Downstream {
+            peer,
+            token: token.map(HeaderValue::from_static),
+            ..Downstream::default()
+        };
+        let address = Peer::at([192, 0, 2, 1].into());
+        let authenticated = Peer::authenticated(ClientKey::of_certificate(b"a"));
+        let of_token = ClientKey::of_token(&HeaderValue::from_static("a"));
+        for (is_passthrough, peer, token, before, after) in [
+            (true, address, Some("a"), address.key, of_token),
+            (true, address, None, address.key, address.key),
+            (
+                true,
+                authenticated,
+                Some("a"),
+                authenticated.key,
+                authenticated.key,
+            ),
+            (false, address, Some("a"), address.key, address.key),
+        ] {
+            let accepted = AcceptedCredentials::new(is_passthrough);
+            let client = client(peer, token);
+            assert_eq!(
+                accepted.client_key(&client),
+                before,
+                "{is_passthrough} {token:?}"
+            );
+            accepted.accept(&client);
+            assert_eq!(
+                accepted.client_key(&client),
+                after,
+                "{is_passthrough} {token:?}"
+            );
+        }
+        let accepted = AcceptedCredentials::new(true);
+        accepted.accept(&client(address, Some("a")));
+        assert_eq!(
+            accepted.client_key(&client(address, Some("b"))),
+            address.key
+        );
+    }
+}
