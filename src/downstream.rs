@@ -55,6 +55,18 @@ impl ClientKey {
     }
 }
 
+/// How many times as much of a limited resource a client may have as is then left for others:
+/// one client gets at most three quarters of it.
+const MAX_SHARE_FACTOR: usize = 3;
+
+/// Returns whether a client that has `own` units of a limited resource may take one more of
+/// those that are `free`. What is left shrinks with each client that takes its share, so that
+/// there is something for another one. Source: Choudhury and Hahne, "Dynamic queue length
+/// thresholds in a shared memory ATM switch".
+pub fn may_take(own: usize, free: usize) -> bool {
+    own < MAX_SHARE_FACTOR.saturating_mul(free)
+}
+
 /// Which client sends a request, as far as the gateway has verified it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Peer {

@@ -282,9 +282,9 @@ impl Upstream {
             .check(client)
             .map_err(|retry_after| self.circuit_open(retry_after))?;
         let _permit = deadline
-            .bound(self.concurrency_limit.acquire(&self.settings.name))
+            .bound(self.concurrency_limit.acquire(client, &self.settings.name))
             .await??;
-        self.retry_budget.deposit();
+        self.retry_budget.deposit(client);
         let mut number = 1;
         let mut renewed = false;
         let mut last = None;
@@ -344,7 +344,7 @@ impl Upstream {
             let Some(pause) = pause else {
                 return Err(error);
             };
-            if !self.retry_budget.withdraw() {
+            if !self.retry_budget.withdraw(client) {
                 tracing::debug!(upstream = self.settings.name, "retry budget exhausted");
                 return Err(error);
             }
