@@ -1,0 +1,16 @@
+//! Attacks on the gateway as a child process: raw HTTP/2 clients and hostile upstreams. Each
+//! test checks that an honest client is served meanwhile, what the attack costs at its peak,
+//! and that memory and descriptors come back.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a test may panic"
+)]
+#![cfg(target_os = "linux")]
+
+mod support;
+
+mod harness;
