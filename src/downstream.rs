@@ -67,6 +67,14 @@ pub fn may_take(own: usize, free: usize) -> bool {
     own < MAX_SHARE_FACTOR.saturating_mul(free)
 }
 
+/// The same for clients that may all be one: seven eighths of it.
+const MAX_SHARE_FACTOR_TOGETHER: usize = 7;
+
+/// As [`may_take`], for all clients together that may be one, which have `own` units.
+pub fn may_take_together(own: usize, free: usize) -> bool {
+    own < MAX_SHARE_FACTOR_TOGETHER.saturating_mul(free)
+}
+
 /// Which client sends a request, as far as the gateway has verified it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Peer {

@@ -277,14 +277,15 @@ impl Upstream {
         sent: &mut bool,
     ) -> Result<Reply, Error> {
         let deadline = context.deadline;
-        let client = self.accepted.client_key(context.client);
+        let client = self.accepted.client(context.client);
+        let key = client.verified();
         self.circuit_breaker
-            .check(client)
+            .check(key)
             .map_err(|retry_after| self.circuit_open(retry_after))?;
         let _permit = deadline
             .bound(self.concurrency_limit.acquire(client, &self.settings.name))
             .await??;
-        self.retry_budget.deposit(client);
+        self.retry_budget.deposit(key);
         let mut number = 1;
         let mut renewed = false;
         let mut last = None;
@@ -310,7 +311,7 @@ impl Upstream {
                 Err(error) => return Err(error),
             };
             let sent_before = *sent;
-            let attempt = self.attempt(context, client, call, &credential, number, sent);
+            let attempt = self.attempt(context, key, call, &credential, number, sent);
             let error = match attempt.await {
                 Ok(reply) => {
                     if !context.method.anonymous {
@@ -344,7 +345,7 @@ impl Upstream {
             let Some(pause) = pause else {
                 return Err(error);
             };
-            if !self.retry_budget.withdraw(client) {
+            if !self.retry_budget.withdraw(key) {
                 tracing::debug!(upstream = self.settings.name, "retry budget exhausted");
                 return Err(error);
             }

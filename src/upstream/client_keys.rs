@@ -3,7 +3,7 @@
 //! A client that has authenticated itself to the gateway counts for itself. Where clients send
 //! their own credentials to the upstream, the gateway cannot verify them: a client that invents
 //! another token for each call would be a thousand clients. So such a credential counts for
-//! itself only once the upstream has accepted it, and before for its address.
+//! its address, too, until the upstream has accepted it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -11,6 +11,22 @@ use crate::downstream::{ClientKey, Downstream};
 
 /// Slots for accepted credentials. Of two in the same slot the latest counts.
 const SLOTS: usize = 4_096;
+
+/// Which client a call counts for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Client {
+    pub(super) key: ClientKey,
+    /// The address of a client whose credential the upstream has not accepted yet. All of them
+    /// at an address are limited together.
+    pub(super) group: Option<ClientKey>,
+}
+
+impl Client {
+    /// Returns the key that no client can choose.
+    pub(super) fn verified(self) -> ClientKey {
+        self.group.unwrap_or(self.key)
+    }
+}
 
 /// The credentials of clients that the upstream has accepted, by their digests.
 #[derive(Debug)]
@@ -23,10 +39,17 @@ impl AcceptedCredentials {
     }
 
     /// Returns which client a call counts for.
-    pub(super) fn client_key(&self, client: &Downstream) -> ClientKey {
+    pub(super) fn client(&self, client: &Downstream) -> Client {
+        let peer = client.peer.key;
         match self.credential(client) {
-            Some((key, slot)) if slot.load(Relaxed) == key.digest() => key,
-            _ => client.peer.key,
+            Some((key, slot)) => Client {
+                key,
+                group: (slot.load(Relaxed) != key.digest()).then_some(peer),
+            },
+            None => Client {
+                key: peer,
+                group: None,
+            },
         }
     }
 
@@ -61,7 +84,7 @@ mod tests {
     use crate::downstream::Peer;
 
     #[test]
-    fn credentials_count_once_accepted_and_an_authenticated_client_for_itself() {
+    fn credential_counts_for_its_address_until_it_is_accepted() {
         let client = |peer: Peer, token: Option<&'static str>| Downstream {
             peer,
             token: token.map(HeaderValue::from_static),
@@ -69,38 +92,40 @@ mod tests {
         };
         let address = Peer::at([192, 0, 2, 1].into());
         let authenticated = Peer::authenticated(ClientKey::of_certificate(b"a"));
-        let of_token = ClientKey::of_token(&HeaderValue::from_static("a"));
-        for (is_passthrough, peer, token, before, after) in [
-            (true, address, Some("a"), address.key, of_token),
-            (true, address, None, address.key, address.key),
+        let token = |text| ClientKey::of_token(&HeaderValue::from_static(text));
+        let (a, b) = (token("a"), token("b"));
+        let (by_address, by_certificate) = (address.key, authenticated.key);
+        for (is_passthrough, peer, token, key, before, after) in [
+            (true, address, Some("a"), a, by_address, a),
+            (true, address, None, by_address, by_address, by_address),
             (
                 true,
                 authenticated,
                 Some("a"),
-                authenticated.key,
-                authenticated.key,
+                by_certificate,
+                by_certificate,
+                by_certificate,
             ),
-            (false, address, Some("a"), address.key, address.key),
+            (
+                false,
+                address,
+                Some("a"),
+                by_address,
+                by_address,
+                by_address,
+            ),
         ] {
             let accepted = AcceptedCredentials::new(is_passthrough);
-            let client = client(peer, token);
-            assert_eq!(
-                accepted.client_key(&client),
-                before,
-                "{is_passthrough} {token:?}"
-            );
-            accepted.accept(&client);
-            assert_eq!(
-                accepted.client_key(&client),
-                after,
-                "{is_passthrough} {token:?}"
-            );
+            let downstream = client(peer, token);
+            let client = accepted.client(&downstream);
+            assert_eq!((client.key, client.verified()), (key, before), "{token:?}");
+            accepted.accept(&downstream);
+            let client = accepted.client(&downstream);
+            assert_eq!((client.key, client.verified()), (key, after), "{token:?}");
         }
         let accepted = AcceptedCredentials::new(true);
         accepted.accept(&client(address, Some("a")));
-        assert_eq!(
-            accepted.client_key(&client(address, Some("b"))),
-            address.key
-        );
+        let other = accepted.client(&client(address, Some("b")));
+        assert_eq!((other.key, other.verified()), (b, by_address));
     }
 }

@@ -3,8 +3,11 @@
 //!
 //! No client can take what others need: one gets at most three quarters of the permits, and
 //! the clients that wait get permits in turn. If the queue is full, a call takes the place of
-//! one of the client that has the most.
+//! one of the client that has the most. The clients at an address whose credentials the
+//! upstream has not accepted get at most seven eighths of the permits together: they may all be
+//! one.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -12,8 +15,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tonic::Code;
 
-use crate::downstream::{ClientKey, may_take};
+use crate::downstream::{ClientKey, may_take, may_take_together};
 use crate::error::Error;
+use crate::upstream::client_keys::Client;
 
 /// `RetryInfo` of a call that the full queue rejects.
 const RETRY_AFTER_FULL_QUEUE: Duration = Duration::from_secs(1);
@@ -31,14 +35,16 @@ struct State {
     in_flight: usize,
     queued: usize,
     /// The clients that have a permit or wait for one.
-    clients: HashMap<ClientKey, Client>,
+    clients: HashMap<ClientKey, Usage>,
+    /// The permits of clients whose credentials are not accepted, by address.
+    groups: HashMap<ClientKey, usize>,
     /// The clients that wait, the next first.
     turns: VecDeque<ClientKey>,
     next_id: u64,
 }
 
 #[derive(Debug, Default)]
-struct Client {
+struct Usage {
     permits: usize,
     /// Its calls in the queue, in their order.
     waiting: VecDeque<Waiting>,
@@ -48,6 +54,7 @@ struct Client {
 #[derive(Debug)]
 struct Waiting {
     id: u64,
+    group: Option<ClientKey>,
     /// Whether it gets a permit; otherwise it leaves the queue for another client's call.
     decided: oneshot::Sender<bool>,
 }
@@ -56,7 +63,7 @@ struct Waiting {
 #[derive(Debug)]
 pub(super) struct CallPermit<'a> {
     limit: &'a ConcurrencyLimit,
-    client: ClientKey,
+    client: Client,
 }
 
 impl ConcurrencyLimit {
@@ -72,7 +79,7 @@ impl ConcurrencyLimit {
     /// full, and when another client needs the place.
     pub(super) async fn acquire(
         &self,
-        client: ClientKey,
+        client: Client,
         upstream: &str,
     ) -> Result<CallPermit<'_>, Error> {
         let mut queued = {
@@ -135,82 +142,101 @@ impl ConcurrencyLimit {
 }
 
 impl State {
-    fn may_have(&self, client: ClientKey, max_concurrent: usize) -> bool {
-        let own = self.clients.get(&client).map_or(0, |client| client.permits);
-        may_take(own, max_concurrent.saturating_sub(self.in_flight))
+    fn may_have(&self, client: Client, max_concurrent: usize) -> bool {
+        let free = max_concurrent.saturating_sub(self.in_flight);
+        let own = self.clients.get(&client.key).map_or(0, |c| c.permits);
+        let of_group = |group| self.groups.get(&group).copied().unwrap_or_default();
+        let group_may = |group| may_take_together(of_group(group), free);
+        may_take(own, free) && client.group.is_none_or(group_may)
     }
 
-    fn grant(&mut self, client: ClientKey) {
+    fn grant(&mut self, client: Client) {
         self.in_flight += 1;
-        self.clients.entry(client).or_default().permits += 1;
+        self.clients.entry(client.key).or_default().permits += 1;
+        if let Some(group) = client.group {
+            *self.groups.entry(group).or_default() += 1;
+        }
     }
 
     /// Returns a permit, and gives free ones to the clients that wait.
-    fn release(&mut self, client: ClientKey, max_concurrent: usize) {
+    fn release(&mut self, client: Client, max_concurrent: usize) {
         self.in_flight -= 1;
-        if let Some(known) = self.clients.get_mut(&client) {
+        if let Some(known) = self.clients.get_mut(&client.key) {
             known.permits -= 1;
         }
-        self.forget_idle(client);
+        if let Some(group) = client.group
+            && let Entry::Occupied(mut permits) = self.groups.entry(group)
+        {
+            *permits.get_mut() -= 1;
+            if *permits.get() == 0 {
+                permits.remove();
+            }
+        }
+        self.forget_idle(client.key);
         let mut skipped = 0;
         while skipped < self.turns.len()
             && self.in_flight < max_concurrent
-            && let Some(next) = self.turns.pop_front()
+            && let Some(key) = self.turns.pop_front()
         {
-            self.turns.push_back(next);
+            self.turns.push_back(key);
+            let first = self.clients.get(&key).and_then(|c| c.waiting.front());
+            let Some(group) = first.map(|first| first.group) else {
+                self.forget_idle(key);
+                continue;
+            };
+            let next = Client { key, group };
             if !self.may_have(next, max_concurrent) {
                 skipped += 1;
                 continue;
             }
             skipped = 0;
-            let first = self
-                .clients
-                .get_mut(&next)
-                .and_then(|c| c.waiting.pop_front());
-            let Some(first) = first else {
-                self.forget_idle(next);
+            let waiting = self.clients.get_mut(&key).map(|c| &mut c.waiting);
+            let Some(first) = waiting.and_then(VecDeque::pop_front) else {
                 continue;
             };
             self.queued -= 1;
             self.grant(next);
             // A call that is dropped meanwhile returns the permit by its `QueueEntry`.
             let _ = first.decided.send(true);
-            self.forget_idle(next);
+            self.forget_idle(key);
         }
     }
 
-    fn enqueue(&mut self, client: ClientKey) -> (u64, oneshot::Receiver<bool>) {
+    fn enqueue(&mut self, client: Client) -> (u64, oneshot::Receiver<bool>) {
         let (decided, decision) = oneshot::channel();
         let id = self.next_id;
         self.next_id += 1;
-        let waiting = &mut self.clients.entry(client).or_default().waiting;
-        waiting.push_back(Waiting { id, decided });
+        let waiting = &mut self.clients.entry(client.key).or_default().waiting;
+        let group = client.group;
+        waiting.push_back(Waiting { id, group, decided });
         if waiting.len() == 1 {
-            self.turns.push_back(client);
+            self.turns.push_back(client.key);
         }
         self.queued += 1;
         (id, decision)
     }
 
     /// Removes the latest call of the client that has the most in the queue, for one of
-    /// `client`. Returns false if `client` would then have as many.
-    fn make_room(&mut self, client: ClientKey) -> bool {
-        let waiting = |client: &ClientKey| self.clients.get(client).map_or(0, |c| c.waiting.len());
-        let Some(largest) = self.turns.iter().copied().max_by_key(waiting) else {
-            return false;
-        };
-        if waiting(&largest) <= waiting(&client) + 1 {
-            return false;
+    /// `client`; if that is no more than `client` then has, one whose credential is not accepted,
+    /// unless that of `client` is not either. Returns false if there is none.
+    fn make_room(&mut self, client: Client) -> bool {
+        let waiting = |key: &ClientKey| self.clients.get(key).map_or(0, |c| c.waiting.len());
+        let mut largest = self.turns.iter().copied().max_by_key(waiting);
+        largest = largest.filter(|key| waiting(key) > waiting(&client.key) + 1);
+        if largest.is_none() && client.group.is_none() {
+            let is_of_group = |key: &ClientKey| {
+                let last = self.clients.get(key).and_then(|c| c.waiting.back());
+                last.is_some_and(|last| last.group.is_some())
+            };
+            largest = self.turns.iter().rev().copied().find(is_of_group);
         }
-        let Some(last) = self
-            .clients
-            .get_mut(&largest)
-            .and_then(|c| c.waiting.pop_back())
-        else {
+        let waiting = largest.and_then(|key| Some(&mut self.clients.get_mut(&key)?.waiting));
+        let (Some(key), Some(last)) = (largest, waiting.and_then(VecDeque::pop_back)) else {
             return false;
         };
         self.queued -= 1;
         let _ = last.decided.send(false);
+        self.forget_idle(key);
         true
     }
 
@@ -255,7 +281,7 @@ impl Drop for CallPermit<'_> {
 /// A call in the queue; leaves it when dropped.
 struct QueueEntry<'a> {
     limit: &'a ConcurrencyLimit,
-    client: ClientKey,
+    client: Client,
     /// None once its decision was received.
     id: Option<u64>,
     decision: oneshot::Receiver<bool>,
@@ -268,7 +294,7 @@ impl Drop for QueueEntry<'_> {
         };
         let limit = self.limit;
         let mut state = limit.lock();
-        if !state.leave(self.client, id) && self.decision.try_recv() == Ok(true) {
+        if !state.leave(self.client.key, id) && self.decision.try_recv() == Ok(true) {
             state.release(self.client, limit.max_concurrent);
         }
     }
@@ -281,14 +307,24 @@ mod tests {
 
     use super::*;
 
-    const ONE: ClientKey = ClientKey::test(1);
-    const TWO: ClientKey = ClientKey::test(2);
-    const THREE: ClientKey = ClientKey::test(3);
+    const ONE: Client = client(1, None);
+    const TWO: Client = client(2, None);
+    const THREE: Client = client(3, None);
+
+    const fn client(number: u64, group: Option<u64>) -> Client {
+        Client {
+            key: ClientKey::test(number),
+            group: match group {
+                Some(group) => Some(ClientKey::test(group)),
+                None => None,
+            },
+        }
+    }
 
     type Waits<'a> = Pin<Box<dyn Future<Output = Result<CallPermit<'a>, Error>> + 'a>>;
 
     /// Starts to wait for a permit.
-    fn wait(limit: &ConcurrencyLimit, client: ClientKey) -> Waits<'_> {
+    fn wait(limit: &ConcurrencyLimit, client: Client) -> Waits<'_> {
         let mut waits: Waits<'_> = Box::pin(limit.acquire(client, "u"));
         assert!(poll(&mut waits).is_none(), "{client:?} waits");
         waits
@@ -302,7 +338,7 @@ mod tests {
     }
 
     /// Takes as many permits as the client gets at once.
-    async fn take_all(limit: &ConcurrencyLimit, client: ClientKey) -> Vec<CallPermit<'_>> {
+    async fn take_all(limit: &ConcurrencyLimit, client: Client) -> Vec<CallPermit<'_>> {
         let mut permits = Vec::new();
         loop {
             let mut next: Waits<'_> = Box::pin(limit.acquire(client, "u"));
@@ -361,7 +397,7 @@ mod tests {
             let limit = ConcurrencyLimit::new(max, 10);
             let mut held = Vec::new();
             for (client, want) in (1..).zip(want) {
-                held.push(take_all(&limit, ClientKey::test(client)).await);
+                held.push(take_all(&limit, self::client(client, None)).await);
                 assert_eq!(held.last().unwrap().len(), want, "{max}: client {client}");
             }
             drop(held);
@@ -415,11 +451,37 @@ mod tests {
             );
         }
         // A call that was removed and then cancelled returns no permit.
-        let four = ClientKey::test(4);
+        let four = client(4, None);
         let _four = wait(&limit, four);
         drop(of_one.pop());
         assert_eq!((limit.in_flight(), limit.queued()), (1, 4));
         drop(held);
         assert_eq!((limit.in_flight(), limit.queued()), (1, 3));
+    }
+
+    /// A client that invents another token for each call.
+    #[tokio::test]
+    async fn credentials_that_are_not_accepted_are_limited_together() {
+        let limit = ConcurrencyLimit::new(256, 4);
+        let mut held = Vec::new();
+        for number in 1_000..1_300 {
+            let mut next: Waits<'_> = Box::pin(limit.acquire(client(number, Some(9)), "u"));
+            held.extend(poll(&mut next).map(Result::unwrap));
+        }
+        assert_eq!(held.len(), 224);
+        let waiting: Vec<_> = (2_000..2_004)
+            .map(|number| wait(&limit, client(number, Some(9))))
+            .collect();
+        // One of many at the address is rejected; a known client has permits, and a place.
+        let another = limit.acquire(client(3_000, Some(9)), "u").await;
+        assert!(matches!(another, Err(Error::Overload { .. })));
+        assert_eq!(take_all(&limit, ONE).await.len(), 24);
+        assert_eq!(limit.queued(), 3);
+        drop((waiting, held));
+        let state = limit.lock();
+        assert!(
+            state.groups.is_empty() && state.clients.is_empty(),
+            "{state:?}"
+        );
     }
 }
