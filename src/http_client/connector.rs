@@ -4,18 +4,21 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
-use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::client::legacy::connect::{
+    CaptureConnection, Connected, Connection, HttpConnector,
+};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tower::Service;
 
-use super::{BoxError, Settings, TCP_KEEPALIVE};
+use super::{BoxError, MAX_INFORMATIONAL, Settings, TCP_KEEPALIVE};
 
 /// A connection to an upstream.
 pub(super) type Stream = MaybeHttpsStream<TcpConnection>;
@@ -77,12 +80,7 @@ impl Service<Uri> for TcpConnector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connect = self.0.call(uri);
-        Box::pin(async move {
-            Ok(TcpConnection {
-                stream: connect.await?,
-                write_failed: false,
-            })
-        })
+        Box::pin(async move { Ok(TcpConnection::new(connect.await?)) })
     }
 }
 
@@ -96,9 +94,36 @@ impl Service<Uri> for TcpConnector {
 pub(super) struct TcpConnection {
     stream: TokioIo<TcpStream>,
     write_failed: bool,
+    flooded: Flooded,
+}
+
+/// Whether the peer of a connection sends more than a response may have: it fails when it is
+/// read next. An extra of hyper's [`Connected`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct Flooded(Arc<AtomicBool>);
+
+impl Flooded {
+    /// Fails the connection that a request uses.
+    pub(super) fn set(connection: &CaptureConnection) {
+        let mut extras = http::Extensions::new();
+        if let Some(connected) = connection.connection_metadata().as_ref() {
+            connected.get_extras(&mut extras);
+        }
+        if let Some(Self(flag)) = extras.get() {
+            flag.store(true, Relaxed);
+        }
+    }
 }
 
 impl TcpConnection {
+    fn new(stream: TokioIo<TcpStream>) -> Self {
+        Self {
+            stream,
+            write_failed: false,
+            flooded: Flooded::default(),
+        }
+    }
+
     /// Hides the error of a write to a connection that the peer has closed. `len` is what
     /// counts as written then.
     fn hide(&mut self, result: io::Result<usize>, len: usize) -> io::Result<usize> {
@@ -122,7 +147,7 @@ fn is_closed_by_peer(error: &io::Error) -> bool {
 
 impl Connection for TcpConnection {
     fn connected(&self) -> Connected {
-        self.stream.connected()
+        self.stream.connected().extra(self.flooded.clone())
     }
 }
 
@@ -132,6 +157,12 @@ impl Read for TcpConnection {
         context: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.flooded.0.load(Relaxed) {
+            let problem = format!(
+                "the upstream sent more than {MAX_INFORMATIONAL} informational responses (1xx)"
+            );
+            return Poll::Ready(Err(io::Error::other(problem)));
+        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -193,10 +224,7 @@ mod tests {
     async fn response_can_be_read_after_a_failed_write() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await;
-        let mut connection = TcpConnection {
-            stream: TokioIo::new(client.unwrap()),
-            write_failed: false,
-        };
+        let mut connection = TcpConnection::new(TokioIo::new(client.unwrap()));
         let (mut server, _) = listener.accept().await.unwrap();
         let mut write = async || {
             poll_fn(|context| Pin::new(&mut connection).poll_write(context, &[b'x'; 100])).await

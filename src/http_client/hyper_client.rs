@@ -3,6 +3,7 @@
 //! a connection was opened.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, USER_AGENT};
@@ -13,9 +14,11 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use super::connector::Connector;
+use super::connector::{Connector, Flooded};
 use super::content_encoding::{self, DecodedBody};
-use super::{HttpRequest, POOL_IDLE_TIMEOUT, Settings, connect_error, exchange_error};
+use super::{
+    HttpRequest, MAX_INFORMATIONAL, POOL_IDLE_TIMEOUT, Settings, connect_error, exchange_error,
+};
 use crate::error::Error;
 
 /// Limit of a connection's read buffer, which must hold the response head. hyper's default,
@@ -52,7 +55,9 @@ impl HyperClient {
         let any = HeaderValue::from_static("*/*");
         headers.entry(ACCEPT).or_insert(any);
         headers.insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
-        *connection = Some(capture_connection(&mut outgoing));
+        let captured = capture_connection(&mut outgoing);
+        limit_informational(&mut outgoing, captured.clone());
+        *connection = Some(captured);
         let uri = outgoing.uri().clone();
         let response = self.0.request(outgoing).await;
         let response = response.map_err(|error| match error.is_connect() {
@@ -61,6 +66,17 @@ impl HyperClient {
         })?;
         Ok(content_encoding::decode(response))
     }
+}
+
+/// Fails the connection of a request if the upstream sends more than [`MAX_INFORMATIONAL`]
+/// responses of 1xx, which hyper skips without a limit.
+fn limit_informational(request: &mut Request<Full<Bytes>>, connection: CaptureConnection) {
+    let received = AtomicU32::new(0);
+    hyper::ext::on_informational(request, move |_| {
+        if received.fetch_add(1, Relaxed) == MAX_INFORMATIONAL {
+            Flooded::set(&connection);
+        }
+    });
 }
 
 /// Returns scheme, host and port of a URL.
