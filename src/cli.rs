@@ -19,11 +19,15 @@ pub mod watch;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, Environment, Problem};
-use crate::telemetry::with_json_lines;
+use crate::telemetry::{self, with_json_lines};
+
+/// How long the process waits for the reader of its standard error before it exits.
+const MAX_FLUSH_TIME: Duration = Duration::from_secs(1);
 
 /// A gRPC gateway to the REST APIs that deploy and automate infrastructure.
 #[derive(Debug, Parser)]
@@ -98,6 +102,12 @@ impl From<Vec<Problem>> for Failure {
 
 /// Parses the arguments, runs the command and returns its exit code.
 pub fn main() -> ExitCode {
+    let code = run_command();
+    telemetry::flush(MAX_FLUSH_TIME);
+    code
+}
+
+fn run_command() -> ExitCode {
     let env = |name: &str| std::env::var(name).ok();
     let args = match Args::try_parse() {
         Ok(args) => args,
@@ -180,7 +190,7 @@ fn print(text: &str) -> Result<(), Failure> {
 
 /// Writes a line to standard error, which may be closed.
 fn print_error(text: &str) {
-    let _ = writeln!(io::stderr(), "drawbridge: {text}");
+    telemetry::print_line(&format!("drawbridge: {text}"));
 }
 
 async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure> {

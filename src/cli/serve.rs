@@ -47,11 +47,7 @@ pub(super) async fn run_until_stopped(
             "listening"
         );
     } else {
-        let banner = banner(is_sandbox, gateway.grpc, gateway.admin, &flags);
-        let mut stdout = io::stdout();
-        if let Err(error) = (stdout.write_all(banner.as_bytes())).and_then(|()| stdout.flush()) {
-            tracing::warn!(%error, "cannot write the banner to standard output");
-        }
+        print_banner(banner(is_sandbox, gateway.grpc, gateway.admin, &flags));
     }
     let stop = signals.next_stop().await;
     tracing::info!(
@@ -72,6 +68,19 @@ pub(super) async fn run_until_stopped(
             std::mem::forget(telemetry);
             Ok(ExitCode::from(second.exit_code))
         }
+    }
+}
+
+/// Writes the banner on a thread of its own: nothing may read standard output.
+fn print_banner(banner: String) {
+    let write = move || {
+        let mut stdout = io::stdout();
+        if let Err(error) = (stdout.write_all(banner.as_bytes())).and_then(|()| stdout.flush()) {
+            tracing::warn!(%error, "cannot write the banner to standard output");
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().spawn(write) {
+        tracing::warn!(%error, "cannot write the banner to standard output");
     }
 }
 

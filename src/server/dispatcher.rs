@@ -29,7 +29,7 @@ use crate::server::response_metadata::{SANDBOX, add_inexact};
 use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::{ResponseWriteTimeout, SlowReader};
 use crate::server::served_method::ServedMethod;
-use crate::server::stream_info::{InstrumentedStream, StreamInfo, traced};
+use crate::server::stream_info::{InstrumentedStream, StreamInfo, is_logged, traced};
 use crate::server::unary_body::UnaryBody;
 use crate::telemetry::Metrics;
 use crate::upstream::{Upstream, Upstreams};
@@ -140,12 +140,15 @@ impl Dispatcher {
             Some(_) => &path[1..],
             None => "",
         };
-        tracing::info!(
-            operation,
-            request_id,
-            reason = error.log_text(),
-            "request rejected: unauthenticated"
-        );
+        let message = "request rejected: unauthenticated";
+        if is_logged(message, error, false) {
+            tracing::info!(
+                operation,
+                request_id,
+                reason = error.log_text(),
+                "{message}"
+            );
+        }
         self.metrics.unauthenticated.inc();
         let mut status = error.status(&error::StatusContext {
             operation,
@@ -176,7 +179,10 @@ impl Dispatcher {
         });
         self.metrics.rpc(operation, "").count(status.code());
         let reason = error.log_text();
-        tracing::info!(operation, request_id, reason, "call failed: not served");
+        let message = "call failed: not served";
+        if is_logged(message, &error, false) {
+            tracing::info!(operation, request_id, reason, "{message}");
+        }
         if let Some(id) = client.request_id {
             status.metadata_mut().as_mut().insert("x-request-id", id);
         }

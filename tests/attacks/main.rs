@@ -13,4 +13,6 @@
 
 mod support;
 
+mod breaker;
 mod harness;
+mod log;
