@@ -16,6 +16,9 @@ mod sandbox;
 mod serve;
 pub mod watch;
 
+#[cfg(test)]
+pub(crate) use config_examples::EXAMPLES;
+
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -68,7 +71,7 @@ enum Command {
     /// each upstream and make one read, and exit. Exit code: 0 if all is well, 1 if something
     /// failed, 2 for invalid arguments.
     Check(check::Options),
-    /// Print configuration files to begin with.
+    /// Print configuration files to begin with, or the schema of the configuration file.
     #[command(subcommand)]
     Config(config_examples::ConfigCommand),
     /// Print a table of all rpcs with their REST calls and dialects, those of the
@@ -216,6 +219,9 @@ async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure>
         }
         Command::Config(config_examples::ConfigCommand::Example { kind }) => {
             print(config_examples::example(&kind)?)?;
+        }
+        Command::Config(config_examples::ConfigCommand::Schema) => {
+            print(&format!("{:#}\n", crate::config::schema()))?;
         }
         Command::Coverage => {
             let contract = match path {

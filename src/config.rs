@@ -9,6 +9,7 @@
 mod auth;
 mod environment;
 mod reader;
+mod schema;
 mod server;
 mod tls;
 mod upstreams;
@@ -20,15 +21,17 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::credentials::Settings as Auth;
 use crate::credentials::SettingsSource;
+use crate::reload::FileSource;
 use crate::spelling::nearest;
 use crate::telemetry::LogFilter;
 use crate::{telemetry, upstream, watch};
 use drawbridge_transcoder::contract::{Contract, Selection, Source, selectable};
 pub use environment::Environment;
+pub use schema::schema;
 pub use server::ServerOptions;
 
 use reader::{Report, Section};
@@ -51,6 +54,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Tokens that authenticate clients. Empty: clients need no token.
     pub client_tokens: Vec<SecretString>,
+    /// Reads the files of `[listen]` again. None if it names none.
+    pub listen_source: Option<FileSource<ListenFiles>>,
     /// `[server]`: limits and timeouts of the gRPC listener.
     pub server: ServerOptions,
     /// `[watch]`: limits and timeouts of watches.
@@ -79,6 +84,39 @@ pub struct Tls {
     /// The CA that client certificates must be issued by, PEM. None: clients need no
     /// certificate.
     pub client_ca: Option<Vec<u8>>,
+}
+
+/// Compares all of it, secrets included.
+impl PartialEq for Tls {
+    fn eq(&self, other: &Self) -> bool {
+        let key = |tls: &Self| tls.key.expose_secret().to_owned();
+        self.certificate == other.certificate
+            && self.client_ca == other.client_ca
+            && key(self) == key(other)
+    }
+}
+
+/// What the files of `[listen]` contain.
+#[derive(Clone, Debug)]
+pub struct ListenFiles {
+    /// As [`Config::tls`].
+    pub tls: Option<Tls>,
+    /// As [`Config::client_tokens`].
+    pub client_tokens: Vec<SecretString>,
+}
+
+impl ListenFiles {
+    pub(crate) fn tokens(&self) -> Vec<&str> {
+        let tokens = self.client_tokens.iter();
+        tokens.map(ExposeSecret::expose_secret).collect()
+    }
+}
+
+/// Compares all of it, secrets included.
+impl PartialEq for ListenFiles {
+    fn eq(&self, other: &Self) -> bool {
+        self.tls == other.tls && self.tokens() == other.tokens()
+    }
 }
 
 /// One problem of the configuration.
@@ -151,6 +189,7 @@ impl Config {
             admin: None,
             tls: None,
             client_tokens: Vec::new(),
+            listen_source: None,
             server: ServerOptions::default(),
             watch: watch::Settings::default(),
             upstreams: Vec::new(),
@@ -246,9 +285,7 @@ impl Config {
         }
         let root = Section::root(&report, table.get_ref(), directory, env);
         let mut config = defaults;
-        config.read_listen(&root.section("listen"));
-        config.server.read(&root.section("server"));
-        config.read_watch(&root.section("watch"));
+        config.read_sections(&root);
         let mut with_files = Vec::new();
         for (number, section) in root.sections("upstream").iter().enumerate() {
             if let Some(upstream) = upstreams::read(section) {
@@ -263,22 +300,6 @@ impl Config {
             config.descriptors.extend(descriptors(&section));
             section.finish();
         }
-        let log = root.section("log");
-        if let Some(json) = log.choice("format", &[("text", false), ("json", true)]) {
-            config.log.json = json;
-        }
-        if let Some(level) = log.text("level") {
-            match LogFilter::parse(&level.value) {
-                Ok(filter) => {
-                    for warning in filter.warnings {
-                        log.warn_at(level.at, "level", &warning);
-                    }
-                }
-                Err(problem) => log.invalid_at(level.at, "level", &problem),
-            }
-            config.log.level = level.value;
-        }
-        log.finish();
         config.apply_environment(&report, env);
         upstreams::check_names(&root, &config);
         upstreams::check_defaults(&root);
@@ -291,6 +312,10 @@ impl Config {
             directory: directory.to_owned(),
             variables: variables.take(),
         });
+        if config.tls.is_some() || !config.client_tokens.is_empty() {
+            let snapshot = snapshot.clone();
+            config.listen_source = Some(FileSource::new(move || snapshot.listen()));
+        }
         for (index, number) in with_files {
             let snapshot = snapshot.clone();
             config.upstreams[index].auth_source =
@@ -304,18 +329,33 @@ impl Config {
         report.finish(config)
     }
 
+    /// Reads the tables that are no arrays.
+    fn read_sections(&mut self, root: &Section<'_>) {
+        self.read_listen(&root.section("listen"));
+        self.server.read(&root.section("server"));
+        self.read_watch(&root.section("watch"));
+        self.read_log(&root.section("log"));
+    }
+
+    /// Returns what the files of `[listen]` contain.
+    pub(crate) fn listen_files(&self) -> ListenFiles {
+        ListenFiles {
+            tls: self.tls.clone(),
+            client_tokens: self.client_tokens.clone(),
+        }
+    }
+
     fn read_listen(&mut self, section: &Section<'_>) {
         if let Some(listen) = section.address("grpc") {
             self.listen = listen;
         }
-        if let Some(text) = section.text("admin") {
-            self.admin = match &*text.value {
-                "off" => None,
-                _ => section.address("admin"),
-            };
+        section.describe_default("grpc", self.listen.to_string());
+        if section.has("admin") {
+            self.admin = None;
         }
-        if section.has("tls") {
-            let tls = section.section("tls");
+        self.admin = section.address_or_off("admin").unwrap_or(self.admin);
+        section.describe_default("admin", "off");
+        if let Some(tls) = section.optional_section("tls") {
             self.tls = tls::read(&tls);
             tls.finish();
         }
@@ -342,6 +382,27 @@ impl Config {
         section.duration("bookmark_interval_secs", &mut watch.bookmark_interval);
         section.duration_or_zero("failure_tolerance_secs", &mut watch.failure_tolerance);
         section.size("max_items", 1, &mut watch.max_items);
+        section.finish();
+    }
+
+    fn read_log(&mut self, section: &Section<'_>) {
+        if let Some(json) = section.choice("format", &[("text", false), ("json", true)]) {
+            self.log.json = json;
+        }
+        section.describe_default("format", "text");
+        let level = section.text("level");
+        section.describe_default("level", &*self.log.level);
+        if let Some(level) = level {
+            match LogFilter::parse(&level.value) {
+                Ok(filter) => {
+                    for warning in filter.warnings {
+                        section.warn_at(level.at, "level", &warning);
+                    }
+                }
+                Err(problem) => section.invalid_at(level.at, "level", &problem),
+            }
+            self.log.level = level.value;
+        }
         section.finish();
     }
 
@@ -479,12 +540,13 @@ impl Config {
 
 /// Reads one entry of `[[descriptors]]`.
 fn descriptors(section: &Section<'_>) -> Option<Source> {
-    let name = section.required_text("file")?.value;
-    let bytes = section.file("file")?;
+    let name = section.required_text("file").map(|found| found.value);
+    let [selected, excluded] = ["include", "exclude"].map(|key| section.texts(key));
+    let (name, bytes) = (name?, section.file("file")?);
     // Bytes that are not a descriptor set are reported when they are compiled.
     let names = selectable(&bytes).unwrap_or_default();
-    let entries = |key: &str| {
-        let entries = section.texts(key)?;
+    let entries = |key: &str, entries: Option<Vec<reader::Found<String>>>| {
+        let entries = entries?;
         for entry in entries.iter().filter(|_| !names.is_empty()) {
             let full_name = entry.value.replace('/', ".");
             if !names.contains(&full_name) {
@@ -503,13 +565,13 @@ fn descriptors(section: &Section<'_>) -> Option<Source> {
         let entries = entries.into_iter().map(|entry| entry.value);
         Some(entries.collect::<Vec<_>>())
     };
-    let include = entries("include");
+    let include = entries("include", selected);
     if include.as_ref().is_some_and(Vec::is_empty) {
         section.invalid("include", "selects nothing: name an rpc, or remove the key");
     }
     let selection = Selection {
         include: include.unwrap_or_default(),
-        exclude: entries("exclude").unwrap_or_default(),
+        exclude: entries("exclude", excluded).unwrap_or_default(),
     };
     Some(Source {
         name,

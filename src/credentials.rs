@@ -348,7 +348,7 @@ impl Credentials {
 
     /// Returns the current credential, or logs in: one login in flight for all waiting
     /// calls. Fails with [`Error::Credential`] or [`Error::Login`], or with
-    /// [`Error::Deadline`] if the login takes longer; it continues for other calls.
+    /// the error of the login if it takes longer; it continues for other calls.
     pub async fn get(
         &self,
         client: &Downstream,
@@ -393,6 +393,14 @@ impl Credentials {
             Provider::Passthrough => false,
             Provider::Fixed(Ok(credential)) => !credential.is_empty(),
             Provider::Fixed(Err(_)) | Provider::Hsso(_) | Provider::Cached(_) => true,
+        }
+    }
+
+    /// Returns the failure of the last login; none after one that has succeeded.
+    pub(crate) fn last_login_failure(&self) -> Option<Error> {
+        match &**self.provider.load() {
+            Provider::Cached(token_cache) => token_cache.last_failure(),
+            _ => None,
         }
     }
 

@@ -1,8 +1,13 @@
-//! The deadline of a call.
+//! The deadline of a call, and the end of all calls when a drain takes too long.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::error::Error;
@@ -51,6 +56,50 @@ impl Deadline {
         tokio::time::timeout_at(self.0, work)
             .await
             .map_err(|_| Error::Deadline { sent: false })
+    }
+}
+
+/// The end of all calls, which a drain begins when its timeout has passed. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct CutOff(Arc<CutOffState>);
+
+#[derive(Debug, Default)]
+struct CutOffState {
+    has_begun: AtomicBool,
+    waiting: Notify,
+}
+
+impl CutOff {
+    /// Ends all calls, for good.
+    pub fn begin(&self) {
+        self.0.has_begun.store(true, Ordering::Release);
+        self.0.waiting.notify_waiters();
+    }
+
+    /// Returns whether [`Self::begin`] was called.
+    pub fn has_begun(&self) -> bool {
+        self.0.has_begun.load(Ordering::Acquire)
+    }
+
+    /// Completes when [`Self::begin`] is called.
+    pub async fn begun(&self) {
+        // Created first: it is notified from here on.
+        let notified = self.0.waiting.notified();
+        if !self.has_begun() {
+            notified.await;
+        }
+    }
+
+    /// Runs `work`; None if it is not complete when its task is polled after the cut-off. One
+    /// future of the task has to wait for [`Self::begun`], since this one does not: the inner
+    /// parts of a call, which know most about its state, cost no registration each.
+    /// Takes a reference: a future that contains another one is twice as large.
+    pub async fn bound<T>(&self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Pending if self.has_begun() => Poll::Ready(None),
+            polled => polled.map(Some),
+        })
+        .await
     }
 }
 

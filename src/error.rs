@@ -242,6 +242,8 @@ pub enum LoginFailure {
     Rejected,
     /// The configuration is wrong: another URL, a project or an endpoint that does not exist.
     NotPossible,
+    /// The deadline of the call passed while the login was running.
+    Deadline,
     /// The identity service does not respond, or requests a later login. Repeated within the
     /// deadlines of the waiting calls.
     Unavailable,

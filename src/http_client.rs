@@ -491,6 +491,9 @@ fn connect_error(origin: &str, error: &(dyn StdError + 'static)) -> Error {
 
 /// Returns the error of a request on an open connection that got no response.
 fn exchange_error(error: &(dyn StdError + 'static)) -> Error {
+    if let Some(problem) = tls::find_cause::<connector::SpeaksTls>(error) {
+        return Error::Connect(problem.to_string());
+    }
     match tls::missing_client_certificate(error) {
         Some(problem) => Error::Connect(problem),
         None => Error::NoResponse(cause(error)),

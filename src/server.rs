@@ -14,7 +14,8 @@
 //!    copy, and `response_write_timeout` drops a response whose client does not read.
 //! 6. `write_coalescing` writes the responses that are ready to the socket at once.
 //!
-//! `gateway` builds all of it and serves; `drain` ends it.
+//! `gateway` builds all of it and serves; `drain` ends it. `listen_files` rereads certificates and
+//! client tokens.
 
 mod authn;
 mod codec;
@@ -26,6 +27,7 @@ mod gateway_service;
 mod gauges;
 mod health;
 mod health_service;
+mod listen_files;
 mod listener;
 mod protocol;
 mod reflection;
@@ -45,3 +47,4 @@ mod write_coalescing;
 pub use authn::TOKEN;
 pub(crate) use codec::WireCodec;
 pub use gateway::{BoundGateway, Gateway, ServerHandle};
+pub use listen_files::ReloadHandle;

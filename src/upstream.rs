@@ -35,6 +35,7 @@ pub(crate) mod tests;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -50,6 +51,7 @@ use url::Url;
 
 pub use self::settings::Settings;
 use crate::credentials::{self, Credential, Credentials};
+use crate::deadline::CutOff;
 use crate::downstream::{ClientKey, Downstream};
 use crate::error::{Error, Fault, HINT};
 use crate::http_client::retry_after::{self, is_rate_limit, rate_limit_wait};
@@ -116,6 +118,8 @@ pub struct Upstream {
     check_requests: Notify,
     /// Wakes them, too: whether the upstream responds.
     probe_requests: Notify,
+    /// Ends the calls in flight. Shared by all upstreams of the gateway.
+    cut_off: CutOff,
 }
 
 impl fmt::Debug for Upstream {
@@ -127,6 +131,9 @@ impl fmt::Debug for Upstream {
             .finish_non_exhaustive()
     }
 }
+
+/// Why a call that was sent has no response when the gateway stops.
+pub(crate) const CUT_OFF: &str = "the gateway is stopping, and its drain timeout has passed";
 
 /// Returns whether the error of an idempotent delete says that the resource does not exist.
 fn is_already_deleted(call: &Call, error: &Error) -> bool {
@@ -248,6 +255,7 @@ impl Upstream {
             availability: Availability::new(settings.auth.has_login(), settings.auth.is_held()),
             check_requests: Notify::new(),
             probe_requests: Notify::new(),
+            cut_off: CutOff::default(),
             settings,
         })
     }
@@ -261,11 +269,20 @@ impl Upstream {
             return Err(Error::Deadline { sent: false });
         }
         let mut sent = false;
-        let result = self.attempts(context, call, &mut sent).await;
+        let result = {
+            let attempts = pin!(self.attempts(context, call, &mut sent));
+            self.cut_off.bound(attempts).await
+        };
+        let result = result.unwrap_or(Err(Error::Draining));
         if !context.method.anonymous {
             self.record_call(&result);
         }
         result.map_err(|error| adjust(call, sent, error))
+    }
+
+    /// Returns whether the gateway has cut off the calls in flight.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.cut_off.has_begun()
     }
 
     /// Makes attempts until one succeeds or another one is not allowed or would not help.
@@ -447,6 +464,10 @@ impl Upstream {
         number: u32,
         sent: &mut bool,
     ) -> Result<Reply, Error> {
+        // A call that was queued until the others were cut off.
+        if self.is_cut_off() {
+            return Err(Error::Draining);
+        }
         let permit = match context.is_probe {
             true => None,
             false => Some(
@@ -710,6 +731,12 @@ impl Upstream {
                 fault.metadata.push((HINT, cause.hint().to_owned()));
             }
         }
+        if let Some(hint) = missing_api::plaintext_hint(&fault) {
+            fault.code = Code::FailedPrecondition;
+            fault.is_unrelated = true;
+            fault.metadata.retain(|(key, _)| *key != HINT);
+            fault.metadata.push((HINT, hint.to_owned()));
+        }
         // From a proxy: the upstream may have acted, or may still act. Clients retry
         // UNAVAILABLE by themselves.
         if idempotency == Idempotency::NonIdempotent
@@ -764,6 +791,7 @@ fn adjust(call: &Call, sent: bool, error: Error) -> Error {
             no_response(call.idempotency, cause)
         }
         Error::NoResponse(cause) => no_response(call.idempotency, cause),
+        Error::Draining if sent => no_response(call.idempotency, CUT_OFF.to_owned()),
         Error::Upstream(mut fault) if sent && fault.not_processed => {
             fault.not_processed = false;
             fault.transient = true;

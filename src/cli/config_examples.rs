@@ -53,6 +53,8 @@ pub(super) enum ConfigCommand {
         #[arg(value_name = "KIND", default_value = DEFAULT)]
         kind: String,
     },
+    /// Print a JSON Schema of the configuration file, for editors.
+    Schema,
 }
 
 /// Returns an example.

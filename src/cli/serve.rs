@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::banner::{GrpcurlFlags, banner};
 use super::log_warnings;
 use crate::config::Config;
-use crate::server::Gateway;
+use crate::server::{Gateway, ReloadHandle};
 use crate::telemetry::Telemetry;
 
 /// Serves the configured upstreams.
@@ -49,7 +49,8 @@ pub(super) async fn run_until_stopped(
     } else {
         print_banner(banner(is_sandbox, gateway.grpc, gateway.admin, &flags));
     }
-    let stop = signals.next_stop().await;
+    let reload = gateway.reload.clone();
+    let stop = signals.next_stop(&reload).await;
     tracing::info!(
         signal = stop.name,
         "draining: watches end, calls may finish"
@@ -59,7 +60,7 @@ pub(super) async fn run_until_stopped(
             Ok(()) => Ok(ExitCode::SUCCESS),
             Err(problem) => Err(vec![problem]),
         },
-        second = signals.next_stop() => {
+        second = signals.next_stop(&reload) => {
             tracing::warn!(
                 signal = second.name,
                 "second signal: exiting at once, the remaining calls are cut off"
@@ -129,15 +130,18 @@ impl Signals {
         })
     }
 
-    /// Waits for SIGTERM or SIGINT. SIGHUP changes nothing.
-    async fn next_stop(&mut self) -> StopSignal {
+    /// Waits for SIGTERM or SIGINT. At SIGHUP the files of `[listen]` are read again.
+    async fn next_stop(&mut self, reload: &ReloadHandle) -> StopSignal {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return SIGTERM,
                 _ = self.interrupt.recv() => return SIGINT,
-                _ = self.hangup.recv() => tracing::info!(
-                    "SIGHUP ignored: the configuration is read at start only"
-                ),
+                _ = self.hangup.recv() => match reload.reload().await {
+                    true => tracing::info!("SIGHUP: the files of [listen] were read again"),
+                    false => tracing::info!(
+                        "SIGHUP ignored: the configuration is read at start only"
+                    ),
+                },
             }
         }
     }

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use http::HeaderName;
+use serde_json::json;
 use url::Url;
 
-use super::reader::Section;
+use super::reader::{Report, Section};
+use super::schema::KeySchema;
 use crate::credentials::AkSk;
 use crate::credentials::IdOrName;
 use crate::credentials::Identity;
@@ -16,6 +18,7 @@ use crate::credentials::RackspaceSecret;
 use crate::credentials::Settings;
 use crate::credentials::clouds_yaml;
 use crate::credentials::huawei;
+use crate::families::COMMON;
 use crate::upstream::family::Family;
 
 /// Headers that route or frame a request, or belong to one connection. A token in them would
@@ -38,6 +41,12 @@ const RESERVED_HEADERS: &[&str] = &[
     "expect",
     "http2-settings",
 ];
+
+/// The default header of a token.
+const DEFAULT_HEADER: &str = "x-auth-token";
+
+/// A header name, as a regular expression of JSON Schema. Source: RFC 9110, "Tokens".
+const HEADER_PATTERN: &str = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$";
 
 /// The default `auth_url` of Rackspace.
 const RACKSPACE_AUTH_URL: &str = "https://identity.api.rackspacecloud.com/v2.0";
@@ -171,24 +180,79 @@ pub(super) fn read(
         None => Kind::Passthrough,
     };
     section.allow(kind.keys(section));
-    let login =
-        match kind {
-            Kind::Passthrough => Some(Settings::Passthrough.into()),
-            Kind::None => Some(Settings::None.into()),
-            Kind::Token => token(section).map(Login::from),
-            Kind::Keystone if section.has("cloud") || section.has("from_env") => cloud(section),
-            Kind::Keystone => {
-                keystone(section, project_id, family).map(|k| Settings::Keystone(k).into())
-            }
-            Kind::Rackspace => rackspace(section).map(|r| Settings::Rackspace(r).into()),
-            Kind::AkSk => ak_sk(section, project_id),
-            Kind::Basic => user(section)
-                .map(|(username, password)| Settings::Basic { username, password }.into()),
-            Kind::Hsso => user(section)
-                .map(|(username, password)| Settings::Hsso { username, password }.into()),
-        };
+    let login = match kind {
+        Kind::Keystone if section.has("cloud") || section.has("from_env") => cloud(section),
+        kind => read_kind(section, kind, project_id, family),
+    };
     section.finish_with(|key| hint_for_auth(key, kind));
     login
+}
+
+/// Reads credentials that are in the section itself.
+fn read_kind(
+    section: &Section<'_>,
+    kind: Kind,
+    project_id: Option<&str>,
+    family: &Family,
+) -> Option<Login> {
+    match kind {
+        Kind::Passthrough => Some(Settings::Passthrough.into()),
+        Kind::None => Some(Settings::None.into()),
+        Kind::Token => token(section).map(Login::from),
+        Kind::Keystone => {
+            keystone(section, project_id, family).map(|k| Settings::Keystone(k).into())
+        }
+        Kind::Rackspace => rackspace(section).map(|r| Settings::Rackspace(r).into()),
+        Kind::AkSk => ak_sk(section, project_id),
+        Kind::Basic => {
+            user(section).map(|(username, password)| Settings::Basic { username, password }.into())
+        }
+        Kind::Hsso => {
+            user(section).map(|(username, password)| Settings::Hsso { username, password }.into())
+        }
+    }
+}
+
+/// Credentials as their readers describe them.
+pub(super) struct KindSchema {
+    /// None: a login from elsewhere, of `cloud` or `from_env`.
+    pub(super) name: Option<&'static str>,
+    /// The keys that it may have.
+    pub(super) names: Vec<&'static str>,
+    pub(super) keys: Vec<KeySchema>,
+}
+
+/// Describes `[upstream.auth]`.
+pub(super) fn describe() -> Vec<KindSchema> {
+    let kinds = KINDS.iter().map(|(name, kind)| (Some(*name), Some(*kind)));
+    let describe = |(name, kind): (Option<&'static str>, Option<Kind>)| {
+        let report = Report::describing();
+        let section = Section::absent(&report, "", &|_| None);
+        section.choice("kind", KINDS);
+        section.describe_default("kind", "passthrough");
+        let (own_keys, elsewhere): (_, &[_]) = match kind {
+            None => (CLOUD_OVERRIDES, &["cloud", "from_env"]),
+            Some(kind) => (kind.own_keys(), &[]),
+        };
+        // The results are those of an empty section: only the descriptions count.
+        match kind {
+            None => cloud(&section),
+            Some(kind) => read_kind(&section, kind, None, &COMMON),
+        };
+        // Not all secrets are read from an empty section.
+        let names = own_keys.iter().filter(|key| **key != "from_env");
+        for secret in names.filter_map(|key| key.strip_suffix("_env")) {
+            section.has_secret(secret);
+        }
+        drop(section);
+        let names = ["kind"].iter().chain(elsewhere).chain(own_keys);
+        KindSchema {
+            name,
+            names: names.copied().collect(),
+            keys: report.into_described(),
+        }
+    };
+    kinds.chain([(None, None)]).map(describe).collect()
 }
 
 /// Returns whether the credentials come from files, which may change.
@@ -255,8 +319,12 @@ fn user(section: &Section<'_>) -> Option<(String, secrecy::SecretString)> {
 
 fn token(section: &Section<'_>) -> Option<Settings> {
     let token = section.required_secret("token");
-    let header = match section.text("header") {
-        None => Some(HeaderName::from_static("x-auth-token")),
+    let header = section.text("header");
+    section.describe_rule("header", "pattern", || HEADER_PATTERN.into());
+    section.describe_rule("header", "not", || json!({"enum": RESERVED_HEADERS}));
+    section.describe_default("header", DEFAULT_HEADER);
+    let header = match header {
+        None => Some(HeaderName::from_static(DEFAULT_HEADER)),
         Some(found) => {
             let parsed = HeaderName::from_bytes(found.value.as_bytes());
             match &parsed {
@@ -280,7 +348,8 @@ fn token(section: &Section<'_>) -> Option<Settings> {
 /// Reads a Keystone login from `clouds.yaml` or from the `OS_*` variables.
 fn cloud(section: &Section<'_>) -> Option<Login> {
     let from_env = section.flag("from_env");
-    let source = match section.text("cloud") {
+    let name = section.text("cloud");
+    let source = match &name {
         Some(name) => format!("the cloud {} of clouds.yaml", name.value),
         None => "the OS_* variables".to_owned(),
     };
@@ -295,13 +364,13 @@ fn cloud(section: &Section<'_>) -> Option<Login> {
     }
     let region = text(section, "region");
     let region = region.as_deref();
+    let interface = interface(section);
     let cloud = if section.has("cloud") {
         if from_env == Some(true) {
             section.invalid("from_env", "conflicts with cloud: remove one of them");
             return None;
         }
-        let name = section.text("cloud")?;
-        clouds_yaml::from_cloud(Some(&name.value), region, section.env())
+        clouds_yaml::from_cloud(Some(&name?.value), region, section.env())
             .map_err(|problem| section.invalid("cloud", &problem))
             .ok()?
     } else {
@@ -328,7 +397,7 @@ fn cloud(section: &Section<'_>) -> Option<Login> {
         section.notice(notice);
     }
     let mut keystone = cloud.keystone;
-    if let Some(interface) = interface(section) {
+    if let Some(interface) = interface {
         keystone.interfaces = vec![interface];
     }
     is_valid.then(|| Login {
@@ -479,10 +548,11 @@ fn named(section: &Section<'_>, prefix: &str, needs_domain: bool) -> Option<Name
 }
 
 fn rackspace(section: &Section<'_>) -> Option<Rackspace> {
-    let auth_url = if section.has("auth_url") {
-        section.url("auth_url")
-    } else {
-        Url::parse(RACKSPACE_AUTH_URL).ok()
+    let own_url = section.url("auth_url");
+    section.describe_default("auth_url", RACKSPACE_AUTH_URL);
+    let auth_url = match section.has("auth_url") {
+        true => own_url,
+        false => Url::parse(RACKSPACE_AUTH_URL).ok(),
     };
     let username = section.required_text("username");
     let tenant_id = text(section, "tenant_id");

@@ -7,16 +7,24 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use secrecy::SecretString;
+use serde_json::{Value, json};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use url::Url;
 
+use super::schema::KeySchema;
 use super::{Env, Problem, non_empty, read_file, read_text};
 use crate::credentials::clouds_yaml::Notice;
 use crate::spelling::nearest;
 
 /// The problem of an invalid address.
 pub(super) const ADDRESS: &str = "must be an IP address and a port, like 127.0.0.1:50051";
+
+/// An IP address and a port, as a regular expression of JSON Schema.
+const ADDRESS_PATTERN: &str = r"([0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9A-Fa-f:.%]+\]):[0-9]{1,5}";
+
+/// A URL without credentials, query and fragment, as a regular expression of JSON Schema.
+const URL_PATTERN: &str = r"^https?://[^/?#@]+(/[^?#]*)?$";
 
 /// Maximum duration in seconds: a year.
 const MAX_DURATION_SECS: f64 = 31_536_000.0;
@@ -29,6 +37,8 @@ pub(super) struct Report {
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
     ignored_keys: RefCell<Vec<String>>,
+    /// The keys that the readers read, if they are to be described.
+    described: Option<RefCell<Vec<KeySchema>>>,
 }
 
 impl Report {
@@ -40,7 +50,21 @@ impl Report {
             problems: RefCell::default(),
             warnings: RefCell::default(),
             ignored_keys: RefCell::default(),
+            described: None,
         }
+    }
+
+    /// Returns a report for readers that describe what they read instead of reading it.
+    pub(super) fn describing() -> Self {
+        Self {
+            described: Some(RefCell::default()),
+            ..Self::new("", "")
+        }
+    }
+
+    /// Returns the keys that were read, in this order, each once.
+    pub(super) fn into_described(self) -> Vec<KeySchema> {
+        self.described.map(RefCell::into_inner).unwrap_or_default()
     }
 
     pub(super) fn file(&self) -> &str {
@@ -136,6 +160,58 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Returns an absent section, whose readers describe their keys if `report` does.
+    pub(super) fn absent(report: &'a Report, path: &str, env: Env<'a>) -> Self {
+        Self {
+            report,
+            table: None,
+            path: path.to_owned(),
+            at: 0,
+            directory: Path::new(""),
+            env,
+            known: RefCell::default(),
+        }
+    }
+
+    /// Describes a key that is read here. The first description of a key, which is that of the
+    /// most specific reader, stays.
+    fn describe(&self, key: &str, schema: impl FnOnce() -> Value) {
+        let Some(described) = &self.report.described else {
+            return;
+        };
+        let path = self.name(key);
+        let mut described = described.borrow_mut();
+        if !described.iter().any(|key| key.path == path) {
+            described.push(KeySchema::new(path, schema()));
+        }
+    }
+
+    /// Describes a key that must be present.
+    fn describe_required(&self, key: &str) {
+        self.change_description(key, |key| key.is_required = true);
+    }
+
+    /// Describes the value that an absent key has.
+    pub(super) fn describe_default(&self, key: &str, value: impl Into<Value>) {
+        self.change_description(key, |key| key.schema["default"] = value.into());
+    }
+
+    /// Adds a rule to the description of a key.
+    pub(super) fn describe_rule(&self, key: &str, rule: &str, value: impl FnOnce() -> Value) {
+        self.change_description(key, |key| key.schema[rule] = value());
+    }
+
+    fn change_description(&self, key: &str, change: impl FnOnce(&mut KeySchema)) {
+        if let Some(described) = &self.report.described {
+            let path = self.name(key);
+            let mut described = described.borrow_mut();
+            described
+                .iter_mut()
+                .find(|key| key.path == path)
+                .map(change);
+        }
+    }
+
     /// Returns the environment.
     pub(super) fn env(&self) -> Env<'a> {
         self.env
@@ -199,6 +275,7 @@ impl<'a> Section<'a> {
 
     /// Returns the table of this name, an empty one if it is absent.
     pub(super) fn section(&self, key: &str) -> Section<'a> {
+        self.describe(key, || json!({"type": "object"}));
         let found = self.get(key);
         let table = found.and_then(|value| match value.get_ref() {
             DeValue::Table(table) => Some(table),
@@ -214,8 +291,18 @@ impl<'a> Section<'a> {
         )
     }
 
+    /// Returns the table of this name, if it is present.
+    pub(super) fn optional_section(&self, key: &str) -> Option<Section<'a>> {
+        let section = self.section(key);
+        (self.has(key) || self.report.described.is_some()).then_some(section)
+    }
+
     /// Returns the tables of an array of tables.
     pub(super) fn sections(&self, key: &str) -> Vec<Section<'a>> {
+        self.describe(key, || json!({"type": "array"}));
+        if self.report.described.is_some() {
+            return vec![self.below(key, None, 0)];
+        }
         let Some(found) = self.get(key) else {
             return Vec::new();
         };
@@ -248,6 +335,7 @@ impl<'a> Section<'a> {
 
     /// Reads a string. A blank one is an error.
     pub(super) fn text(&self, key: &str) -> Option<Found<String>> {
+        self.describe(key, || json!({"type": "string", "pattern": "\\S"}));
         let found = self.get(key)?;
         match found.get_ref() {
             DeValue::String(text) if text.trim().is_empty() => {
@@ -270,11 +358,15 @@ impl<'a> Section<'a> {
         if !self.has(key) {
             self.invalid(key, "is missing");
         }
-        self.text(key)
+        let text = self.text(key);
+        self.describe_required(key);
+        text
     }
 
     /// Reads an array of strings, none of them blank.
     pub(super) fn texts(&self, key: &str) -> Option<Vec<Found<String>>> {
+        let items = || json!({"type": "string", "pattern": "\\S"});
+        self.describe(key, || json!({"type": "array", "items": items()}));
         let found = self.get(key)?;
         let wanted = "an array of strings in quotes";
         let DeValue::Array(items) = found.get_ref() else {
@@ -299,6 +391,7 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn flag(&self, key: &str) -> Option<bool> {
+        self.describe(key, || json!({"type": "boolean"}));
         match self.get(key)?.get_ref() {
             DeValue::Boolean(flag) => Some(*flag),
             other => {
@@ -308,8 +401,26 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Reads a flag, if present.
+    pub(super) fn flag_into(&self, key: &str, into: &mut bool) {
+        let flag = self.flag(key);
+        self.describe_default(key, *into);
+        *into = flag.unwrap_or(*into);
+    }
+
+    /// Reads an integer from `min` to `max`, if present.
+    pub(super) fn number_into(&self, key: &str, min: u32, max: u32, into: &mut u32) {
+        let n = self.number(key, i64::from(min), i64::from(max));
+        self.describe_default(key, *into);
+        *into = n.and_then(|n| n.try_into().ok()).unwrap_or(*into);
+    }
+
     /// Reads an integer from `min` to `max`.
     pub(super) fn number(&self, key: &str, min: i64, max: i64) -> Option<i64> {
+        self.describe(
+            key,
+            || json!({"type": "integer", "minimum": min, "maximum": max}),
+        );
         let DeValue::Integer(n) = self.get(key)?.get_ref() else {
             self.wrong_type(key, "an integer", self.get(key)?.get_ref());
             return None;
@@ -324,7 +435,9 @@ impl<'a> Section<'a> {
 
     /// Reads a count or a number of bytes, if present.
     pub(super) fn size(&self, key: &str, min: i64, into: &mut usize) {
-        if let Some(n) = self.number(key, min, 1 << 40) {
+        let n = self.number(key, min, 1 << 40);
+        self.describe_default(key, *into);
+        if let Some(n) = n {
             *into = usize::try_from(n).unwrap_or(usize::MAX);
         }
     }
@@ -340,6 +453,12 @@ impl<'a> Section<'a> {
     }
 
     fn seconds(&self, key: &str, min: f64, into: &mut Duration) {
+        let [least, most] = [min, MAX_DURATION_SECS].map(number);
+        self.describe(
+            key,
+            || json!({"type": "number", "minimum": least, "maximum": most}),
+        );
+        self.describe_default(key, number(into.as_secs_f64()));
         let Some(found) = self.get(key) else { return };
         let seconds = match found.get_ref() {
             DeValue::Integer(n) => i64::from_str_radix(n.as_str(), n.radix())
@@ -359,6 +478,11 @@ impl<'a> Section<'a> {
 
     /// Reads one of these words.
     pub(super) fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Option<T> {
+        let words = || choices.iter().map(|(word, _)| *word);
+        self.describe(
+            key,
+            || json!({"type": "string", "enum": words().collect::<Vec<_>>()}),
+        );
         let text = self.text(key)?;
         let found = choices.iter().find(|(word, _)| *word == text.value);
         if found.is_none() {
@@ -370,6 +494,10 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn address(&self, key: &str) -> Option<SocketAddr> {
+        self.describe(
+            key,
+            || json!({"type": "string", "pattern": format!("^{ADDRESS_PATTERN}$")}),
+        );
         let parsed = self.text(key)?.value.parse();
         if parsed.is_err() {
             self.invalid(key, ADDRESS);
@@ -377,8 +505,24 @@ impl<'a> Section<'a> {
         parsed.ok()
     }
 
+    /// Reads an address, or `off`.
+    pub(super) fn address_or_off(&self, key: &str) -> Option<Option<SocketAddr>> {
+        self.describe(
+            key,
+            || json!({"type": "string", "pattern": format!("^(off|{ADDRESS_PATTERN})$")}),
+        );
+        match &*self.text(key)?.value {
+            "off" => Some(None),
+            _ => self.address(key).map(Some),
+        }
+    }
+
     /// Reads an `http` or `https` URL without credentials, query and fragment.
     pub(super) fn url(&self, key: &str) -> Option<Url> {
+        self.describe(
+            key,
+            || json!({"type": "string", "format": "uri", "pattern": URL_PATTERN}),
+        );
         let text = self.text(key)?.value;
         let problem = match Url::parse(&text) {
             Err(e) => format!("is not a URL: {e}"),
@@ -428,6 +572,9 @@ impl<'a> Section<'a> {
     /// Returns whether the section has `KEY_env`, `KEY_file` or, wrongly, `KEY`.
     pub(super) fn has_secret(&self, key: &str) -> bool {
         let [env, file] = [format!("{key}_env"), format!("{key}_file")];
+        for key in [&env, &file] {
+            self.describe(key, || json!({"type": "string", "pattern": "\\S"}));
+        }
         self.has(&env) || self.has(&file) || self.has(key)
     }
 
@@ -507,6 +654,14 @@ impl<'a> Section<'a> {
                 self.invalid_at(at, name, &format!("unknown key{hint}"));
             }
         }
+    }
+}
+
+/// Returns a number that is written without a fraction if it has none.
+fn number(number: f64) -> Value {
+    match number.fract() == 0.0 {
+        true => json!(number as i64),
+        false => json!(number),
     }
 }
 

@@ -72,13 +72,16 @@ impl ServerOptions {
     /// Reads the section. Keys that are absent keep their values.
     pub(super) fn read(&mut self, section: &Section<'_>) {
         section.size("max_request_bytes", 1, &mut self.max_request_bytes);
-        if let Some(n) = section.number("max_metadata_bytes", 1 << 10, 16 << 20) {
-            self.max_metadata_bytes = n as u32;
-        }
+        let max_metadata_bytes = &mut self.max_metadata_bytes;
+        section.number_into("max_metadata_bytes", 1 << 10, 16 << 20, max_metadata_bytes);
         section.size("max_upload_bytes", 1, &mut self.max_upload_bytes);
-        if let Some(n) = section.number("max_concurrent_streams", 1, i64::from(u32::MAX)) {
-            self.max_concurrent_streams = n as u32;
-        }
+        let max_concurrent_streams = &mut self.max_concurrent_streams;
+        section.number_into(
+            "max_concurrent_streams",
+            1,
+            u32::MAX,
+            max_concurrent_streams,
+        );
         section.duration("keepalive_interval_secs", &mut self.keepalive_interval);
         section.duration("keepalive_timeout_secs", &mut self.keepalive_timeout);
         let mut age = Duration::ZERO;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::reader::{Report, Section};
-use super::{Config, auth};
+use super::{Config, ListenFiles, Problem, auth};
 use crate::credentials;
 use crate::families::COMMON;
 use crate::families::family;
@@ -23,6 +23,18 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
+    /// Reads the files of `[listen]` again. Fails with the first problem.
+    pub(super) fn listen(&self) -> Result<ListenFiles, String> {
+        let report = Report::new(&self.name, &self.text);
+        let env = |name: &str| self.variables.get(name).cloned().flatten();
+        let (table, _) = toml::de::DeTable::parse_recoverable(&self.text);
+        let root = Section::root(&report, table.get_ref(), &self.directory, &env);
+        let mut config = Config::empty();
+        config.read_listen(&root.section("listen"));
+        let files = config.listen_files();
+        report.finish(files).map_err(first)
+    }
+
     /// Reads the credentials of an upstream again. Fails with the first problem.
     pub(super) fn auth(&self, number: usize) -> Result<credentials::Settings, String> {
         let report = Report::new(&self.name, &self.text);
@@ -34,17 +46,22 @@ impl Snapshot {
         match report.finish(upstream) {
             Ok(Some(upstream)) => Ok(upstream.auth),
             Ok(None) => Err("the upstream is invalid".to_owned()),
-            Err(problems) => Err(problems.iter().map(ToString::to_string).take(1).collect()),
+            Err(problems) => Err(first(problems)),
         }
     }
 }
 
+fn first(problems: Vec<Problem>) -> String {
+    problems.iter().map(ToString::to_string).take(1).collect()
+}
+
 /// The built-in families.
-const FAMILIES: [&str; 3] = ["heat", "servicestage", "jp1ao"];
+pub(super) const FAMILIES: [&str; 3] = ["heat", "servicestage", "jp1ao"];
 
 /// Reads one upstream. Returns none if it is invalid.
 pub(super) fn read(section: &Section<'_>) -> Option<upstream::Settings> {
     let name = section.required_text("name");
+    section.describe_rule("name", "pattern", || NAME_PATTERN.into());
     if let Some(name) = &name
         && !is_name(&name.value)
     {
@@ -54,7 +71,8 @@ pub(super) fn read(section: &Section<'_>) -> Option<upstream::Settings> {
     let family_name = section.required_text("family").map(|found| found.value);
     let family = family(family_name.as_deref().unwrap_or_default());
     let dialect = dialect(section, family);
-    let is_default = section.flag("default").unwrap_or(false);
+    let mut is_default = false;
+    section.flag_into("default", &mut is_default);
     let mut endpoint = section.url("endpoint");
     let mut project_id = section.text("project_id").map(|found| found.value);
     let mut transport = transport(section);
@@ -77,6 +95,8 @@ pub(super) fn read(section: &Section<'_>) -> Option<upstream::Settings> {
     }
     let mut settings = upstream::Settings::new("", "", credentials::Settings::None);
     limits(section, &mut settings);
+    let allow_plaintext = &mut settings.allow_plaintext_credentials;
+    section.flag_into("allow_plaintext_credentials", allow_plaintext);
     Some(upstream::Settings {
         name: name?.value,
         family: family_name?,
@@ -86,7 +106,6 @@ pub(super) fn read(section: &Section<'_>) -> Option<upstream::Settings> {
         project_id,
         auth: login?.settings,
         auth_source: None,
-        allow_plaintext_credentials: section.flag("allow_plaintext_credentials").unwrap_or(false),
         transport,
         ..settings
     })
@@ -99,13 +118,10 @@ fn limits(section: &Section<'_>, settings: &mut upstream::Settings) {
         &mut settings.max_concurrent_calls,
     );
     section.size("max_queued_calls", 0, &mut settings.max_queued_calls);
-    if let Some(n) = section.number("max_attempts", 1, 10) {
-        settings.max_attempts = n as u32;
-    }
+    section.number_into("max_attempts", 1, 10, &mut settings.max_attempts);
     section.duration_or_zero("max_backoff_secs", &mut settings.max_backoff);
-    if let Some(n) = section.number("circuit_breaker_failures", 0, 1_000_000) {
-        settings.circuit_breaker_failures = n as u32;
-    }
+    let failures = &mut settings.circuit_breaker_failures;
+    section.number_into("circuit_breaker_failures", 0, 1_000_000, failures);
     section.duration(
         "circuit_breaker_open_secs",
         &mut settings.circuit_breaker_open,
@@ -121,12 +137,8 @@ fn transport(section: &Section<'_>) -> http_client::Settings {
     section.duration("read_timeout_secs", &mut settings.read_timeout);
     section.size("max_response_bytes", 1, &mut settings.max_response_bytes);
     section.size("max_buffered_bytes", 1, &mut settings.max_buffered_bytes);
-    if let Some(flag) = section.flag("insecure_skip_verify") {
-        settings.insecure_skip_verify = flag;
-    }
-    if let Some(flag) = section.flag("proxy_from_env") {
-        settings.proxy_from_env = flag;
-    }
+    section.flag_into("insecure_skip_verify", &mut settings.insecure_skip_verify);
+    section.flag_into("proxy_from_env", &mut settings.proxy_from_env);
     settings
 }
 
@@ -134,10 +146,11 @@ fn transport(section: &Section<'_>) -> http_client::Settings {
 /// have any.
 fn dialect(section: &Section<'_>, family: &Family) -> Option<String> {
     let first = family.dialects.first().copied().unwrap_or_default();
+    let dialect = section.text("dialect");
     if !section.has("dialect") {
         return Some(first.to_owned());
     }
-    let dialect = section.text("dialect")?.value;
+    let dialect = dialect?.value;
     if family.name == COMMON.name || family.dialects.contains(&&*dialect) {
         return Some(dialect);
     }
@@ -151,6 +164,9 @@ fn dialect(section: &Section<'_>, family: &Family) -> Option<String> {
     section.invalid("dialect", &problem);
     None
 }
+
+/// What [`is_name`] accepts, as a regular expression of JSON Schema.
+const NAME_PATTERN: &str = "^[A-Za-z0-9._-]{1,64}$";
 
 /// Returns whether metadata, logs and metric labels can carry the name.
 fn is_name(name: &str) -> bool {

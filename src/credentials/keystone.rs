@@ -169,12 +169,15 @@ impl login::Login for Login {
         if !reply.status.is_success() {
             return Err(self.rejected(&label, reply));
         }
-        let token = reply
-            .headers
-            .get("x-subject-token")
-            .ok_or_else(|| unreadable(&label, "it has no header X-Subject-Token"))?;
+        let body = login::json::<LoginResponse>(&label, reply);
+        let Some(token) = reply.headers.get("x-subject-token") else {
+            if login::is_web_page(reply) {
+                body?;
+            }
+            return Err(unreadable(&label, "it has no header X-Subject-Token"));
+        };
         let header = login::token_header(&label, X_AUTH_TOKEN, token.clone())?;
-        let LoginResponse { token } = login::json(&label, reply)?;
+        let LoginResponse { token } = body?;
         let issued = token.issued_at.as_deref();
         let (region, endpoint) = self.endpoint(token.catalog)?.unzip();
         let (project_id, project) = token.project.map(|p| (p.id, p.name)).unzip();

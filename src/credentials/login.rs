@@ -42,12 +42,13 @@ pub(super) fn token_cache(
     counts: Arc<LoginCounts>,
 ) -> TokenCache {
     let login = Arc::new(login);
+    let label = login.label();
     let log_in = move |request_uuid| -> Attempt {
         let (login, transport) = (login.clone(), transport.clone());
         let id = correlation.and_then(|header: CorrelationHeader| header.of(request_uuid));
         Box::pin(async move { log_in(&*login, &transport, id).await })
     };
-    TokenCache::new(Box::new(log_in), counts)
+    TokenCache::new(label, Box::new(log_in), counts)
 }
 
 /// Makes one attempt of a login. Fails with [`Error::Login`].
@@ -196,18 +197,28 @@ pub(super) fn message(body: &Bytes) -> Option<String> {
 pub(super) fn json<T: DeserializeOwned>(label: &str, reply: &Reply) -> Result<T, Error> {
     // Only the position: the body may contain the token.
     serde_json::from_slice(reply.text()).map_err(|e| {
-        unreadable(
-            label,
-            &format!("line {}, column {} is unexpected", e.line(), e.column()),
-        )
+        let problem = match reply.text().trim_ascii() {
+            b"" => "it is empty".to_owned(),
+            _ if is_web_page(reply) => "it is a web page".to_owned(),
+            _ => format!("line {}, column {} is unexpected", e.line(), e.column()),
+        };
+        unreadable(label, &problem)
     })
+}
+
+/// Returns whether the response is HTML or XML.
+pub(super) fn is_web_page(reply: &Reply) -> bool {
+    reply.text().trim_ascii_start().starts_with(b"<")
 }
 
 /// Returns the error of a response that no identity service sends.
 pub(super) fn unreadable(label: &str, problem: &str) -> Error {
     credential_error(
         Code::Unavailable,
-        format!("the response to the login at {label} cannot be read: {problem}"),
+        format!(
+            "the response to the login at {label} cannot be read: {problem}: it may be no identity \
+             service: check the URL"
+        ),
     )
 }
 

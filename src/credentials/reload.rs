@@ -1,39 +1,16 @@
 //! Reads settings with files again: secrets that are rotated while the gateway runs.
 
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
 
 use ring::digest::{Context, SHA256};
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use super::{Identity, RackspaceSecret, Settings};
-
-/// How often files are read again while the credentials are accepted.
-const INTERVAL: Duration = Duration::from_secs(10);
+use crate::reload::{FileSource, INTERVAL};
 
 /// Reads the settings of an upstream's credentials from their files.
-#[derive(Clone)]
-pub struct SettingsSource(Arc<dyn Fn() -> Result<Settings, String> + Send + Sync>);
-
-impl SettingsSource {
-    /// Makes a source of a function, which is called from calls and must not wait.
-    pub fn new(read: impl Fn() -> Result<Settings, String> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(read))
-    }
-
-    /// Reads the settings. Fails with the problem.
-    pub fn read(&self) -> Result<Settings, String> {
-        (self.0)()
-    }
-}
-
-impl fmt::Debug for SettingsSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SettingsSource").finish_non_exhaustive()
-    }
-}
+pub type SettingsSource = FileSource<Settings>;
 
 /// The source of an upstream's credentials, and what it had last.
 #[derive(Debug)]

@@ -299,7 +299,10 @@ async fn login_is_shared_and_repeated_after_a_rejection() {
     let error = loop {
         let deadline = Deadline::after(Duration::from_millis(50));
         match login.get(&client, deadline).await {
-            Err(Error::Deadline { .. }) => {}
+            Err(Error::Login {
+                failure: LoginFailure::Deadline,
+                ..
+            }) => {}
             result => break result.unwrap_err(),
         }
     };

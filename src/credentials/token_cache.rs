@@ -31,6 +31,10 @@ const MAX_REJECTED_LOGIN_BACKOFF: Duration = Duration::from_secs(300);
 const UNAVAILABLE_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_UNAVAILABLE_BACKOFF: Duration = Duration::from_secs(1);
 
+/// Pause after a response that is none of an identity service, or an untrusted certificate:
+/// the next attempt is likely to fail, too.
+const FAILED_BACKOFF: Duration = Duration::from_secs(5);
+
 /// How long attempts that fail are repeated. After it, the identity service counts as down:
 /// each login makes one attempt, so that calls fail quickly.
 const RETRY_WINDOW: Duration = Duration::from_secs(10);
@@ -59,6 +63,8 @@ enum Progress {
 pub(super) struct TokenCache(Arc<Shared>);
 
 struct Shared {
+    /// Identity service and user, for messages.
+    label: String,
     login: Login,
     current: ArcSwapOption<Credential>,
     state: Mutex<State>,
@@ -119,8 +125,9 @@ enum LoginTicket {
 }
 
 impl TokenCache {
-    pub(super) fn new(login: Login, counts: Arc<LoginCounts>) -> Self {
+    pub(super) fn new(label: String, login: Login, counts: Arc<LoginCounts>) -> Self {
         Self(Arc::new(Shared {
+            label,
             login,
             current: ArcSwapOption::empty(),
             state: Mutex::default(),
@@ -130,7 +137,7 @@ impl TokenCache {
 
     /// Returns the cached credential, or waits for a login, which is repeated while it fails
     /// for a moment. Fails with the login's error once no attempt is left before the
-    /// deadline; or with [`Error::Deadline`]. The login continues for other calls.
+    /// deadline, or if the first one is running then. The login continues for other calls.
     pub(super) async fn get(
         &self,
         client: &Downstream,
@@ -149,8 +156,14 @@ impl TokenCache {
         match self.0.join_or_start_login(client, deadline) {
             LoginTicket::Done(credential) => Ok(credential),
             LoginTicket::Failed(error) => Err(error),
-            LoginTicket::InFlight(login) => finished(login, deadline).await,
+            LoginTicket::InFlight(login) => finished(login, deadline, &self.0.label).await,
         }
+    }
+
+    /// Returns the failure of the last attempt; none after one that has succeeded.
+    pub(super) fn last_failure(&self) -> Option<Error> {
+        let state = self.0.state();
+        state.failure.as_ref().map(|(error, _)| error.clone())
     }
 
     /// See [`super::Credentials::invalidate`].
@@ -262,7 +275,12 @@ impl Shared {
             let result = result.unwrap_or_else(|_| {
                 Err(login_error(
                     LoginFailure::Unavailable,
-                    format!("no response to the login in {} s", LOGIN_TIMEOUT.as_secs()),
+                    format!(
+                        "cannot log in at {}: no response in {} s: check the URL, and that the \
+                         identity service can be reached from here",
+                        self.label,
+                        LOGIN_TIMEOUT.as_secs()
+                    ),
                 ))
             });
             let result = result
@@ -313,9 +331,11 @@ impl State {
             let backoff = UNAVAILABLE_BACKOFF * 2_u32.pow(self.unavailable.min(6));
             self.unavailable = self.unavailable.saturating_add(1);
             let since = *self.unavailable_since.get_or_insert(now);
-            let pause = backoff
-                .min(MAX_UNAVAILABLE_BACKOFF)
-                .max(error.retry_after().unwrap_or_default());
+            let backoff = match is_repeated(error) {
+                true => backoff.min(MAX_UNAVAILABLE_BACKOFF),
+                false => FAILED_BACKOFF,
+            };
+            let pause = backoff.max(error.retry_after().unwrap_or_default());
             let in_window = now + pause < since + RETRY_WINDOW;
             (pause, is_repeated(error) && in_window)
         };
@@ -354,6 +374,7 @@ fn with_retry_after(error: &Error, until: Instant) -> Error {
 async fn finished(
     mut login: watch::Receiver<Progress>,
     deadline: Deadline,
+    label: &str,
 ) -> Result<Arc<Credential>, Error> {
     let mut last = None;
     loop {
@@ -374,7 +395,15 @@ async fn finished(
                 return Err(login_error(LoginFailure::Failed, "the login was aborted"));
             }
             // The failure says more than the deadline.
-            Err(deadline) => return Err(last.unwrap_or(deadline)),
+            Err(_) => {
+                let waited = || {
+                    login_error(
+                        LoginFailure::Deadline,
+                        format!("the deadline passed while the login at {label} was running"),
+                    )
+                };
+                return Err(last.unwrap_or_else(waited));
+            }
         }
     }
 }

@@ -114,6 +114,11 @@ impl FileStream {
         Poll::Ready(Some(message))
     }
 
+    /// Returns the error of a file that ends before its end, since the gateway stops.
+    pub fn cut_off(&self) -> Error {
+        upstream::no_response(self.idempotency, upstream::CUT_OFF.to_owned())
+    }
+
     fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
         let deadline = self.deadline.as_mut();
         deadline.is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready())

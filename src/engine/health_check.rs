@@ -12,7 +12,7 @@ use super::call_context::CallContext;
 use crate::credentials::Settings as Auth;
 use crate::deadline::Deadline;
 use crate::downstream::Downstream;
-use crate::error::Error;
+use crate::error::{Error, LoginFailure};
 use crate::upstream::{MethodProperties, RequestContext, Upstream};
 
 /// What a successful health check has shown.
@@ -134,6 +134,12 @@ pub fn explain(upstream: &Upstream, method: Option<&Method>, error: &Error) -> S
     let rpc = method.map_or("the probe", |method| &*method.name);
     let wrong_api = wrong_api(family);
     match error {
+        Error::Login {
+            failure: LoginFailure::Deadline,
+            ..
+        } => format!(
+            "{error}: check the URL, and that the identity service can be reached from here"
+        ),
         // They name the identity service, or the key to set.
         Error::Login { .. }
         | Error::Credential { .. }

@@ -5,23 +5,23 @@
 //! parameters returns its first page again and again. A log reader keeps its position from
 //! poll to poll and uses a [`ProgressGuard`] instead.
 
-use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
+mod repeats;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tonic::Code;
 
+pub use self::repeats::{PageProgress, ProgressGuard};
+
+use self::repeats::SeenKeys;
 use super::call_context::CallContext;
 use crate::error::Error;
 use drawbridge_transcoder::call::{BufferPermit, Call};
 use drawbridge_transcoder::contract::{
-    Check, Decoded, MergePages, MergedPages, Method, PageRequest, Paging,
+    Check, Decoded, Following, MergePages, MergedPages, Method, PageRequest, PagesBefore, Paging,
 };
 use drawbridge_transcoder::json::Notes;
-
-/// Limit of consecutive log pages without new entries.
-const MAX_IDLE_PAGES: u32 = 10_000;
 
 /// Decides which page is requested next.
 pub trait PageCursor: Send + Sync {
@@ -37,6 +37,12 @@ pub trait PageCursor: Send + Sync {
     /// Returns whether NOT_FOUND in response to the last call is the end of the list.
     fn ends_at_not_found(&self) -> bool {
         false
+    }
+
+    /// Returns what the page that was read last says about the next one; none if it is not
+    /// known.
+    fn following(&self) -> Option<&Following> {
+        None
     }
 
     /// Returns the list and the request of the first page, until it is read, where the walk
@@ -58,10 +64,11 @@ pub type ListPage<'a> = (&'a Method, &'a Paging, PageRequest, Bytes);
 /// What the pager does with a repeated page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnRepeat {
-    /// Fails with [`Error::ListRestarted`]. If only some items repeat those of the previous
-    /// page, the list has shifted: they are removed.
+    /// Fails with [`Error::ListRestarted`], or ends the walk where the repeated page was
+    /// requested as a guess: the API does not page, and the list is complete. If only some
+    /// items repeat those of the previous page, the list has shifted: they are removed.
     Fail,
-    /// Ends the walk without the repeated page. An empty page after the first ends it, too.
+    /// Ends the walk without the repeated page, unless a total says that more items follow.
     /// All items are kept to compare them, so the walk must be bounded.
     End,
     /// Keeps the page: the cursor ends the walk by a count.
@@ -152,18 +159,29 @@ impl<C: PageCursor> Pager<C> {
             reply => reply?,
         };
         let page = context.decode(method, (&call.verb, call.effect()), &reply)?;
+        let expected = self.cursor.following().cloned().unwrap_or_default();
         let items = self.cursor.advance(&page)?;
-        let items = match &mut self.repeats {
+        let new = match &mut self.repeats {
             Repeats::Fail(seen) => seen.filter(items, |item| self.cursor.key(item))?,
-            Repeats::End(seen) if self.pages > 0 && seen.ends_with(&items) => {
-                self.ended = true;
-                return Ok(None);
+            Repeats::End(seen) if self.pages > 0 && !items.is_empty() && seen.ends_with(&items) => {
+                None
             }
             Repeats::End(seen) => {
                 seen.extend_from_slice(&items);
-                items
+                Some(items)
             }
-            Repeats::Keep => items,
+            Repeats::Keep => Some(items),
+        };
+        let Some(items) = new else {
+            let ends = match self.repeats {
+                Repeats::Fail(_) => expected.is_guess,
+                Repeats::End(_) | Repeats::Keep => !expected.by_total,
+            };
+            if !ends {
+                return Err(Error::ListRestarted);
+            }
+            self.ended = true;
+            return Ok(None);
         };
         self.pages = self.pages.saturating_add(1);
         Ok(Some(Page {
@@ -196,6 +214,40 @@ pub(super) fn is_no_page(error: &Error) -> bool {
         if fault.code == Code::NotFound && fault.http_status == 404)
 }
 
+/// Whether a page of a list that is read page by page is one that was read before, because
+/// the API does not page: it has returned more items than requested, and ignores the token.
+/// Fails with [`Error::ListRestarted`] if it has returned as many as requested, so that the
+/// list may have more.
+pub(super) async fn is_repeated(
+    context: CallContext<'_>,
+    method: &Method,
+    request: &Bytes,
+    page: &Decoded,
+    following: &Following,
+) -> Result<bool, Error> {
+    let (Some(paging), Some(_)) = (&method.paging, &following.token) else {
+        return Ok(false);
+    };
+    if paging.ends_at_its_token(request, &page.message)? {
+        return match following.is_guess {
+            true => Ok(true),
+            false => Err(Error::ListRestarted),
+        };
+    }
+    let dialect = context.dialect();
+    let requested = paging.page_request(request, dialect)?;
+    let Some(before) = paging
+        .repeated_page(request, requested)
+        .filter(|_| following.is_guess)
+    else {
+        return Ok(false);
+    };
+    let call = method.bind(&before, dialect)?;
+    let reply = context.call(method, &call).await?;
+    let before = context.decode(method, (&call.verb, call.effect()), &reply)?;
+    Ok(paging.items(&before.message)? == paging.items(&page.message)?)
+}
+
 /// Whether a page that does not exist follows the last one, which did not show that it is the
 /// last one. Reads the page before: whether it has a total is not known here.
 pub(super) async fn is_behind_the_last(
@@ -217,71 +269,8 @@ pub(super) async fn is_behind_the_last(
         reply => reply?,
     };
     let page = context.decode(method, (&verb, effect), &reply)?.message;
-    let following = paging.following(requested, &page, None)?;
+    let following = paging.following(requested, &page, &paging.before(requested))?;
     Ok(following.token.is_some() && !following.by_total)
-}
-
-/// The keys that reveal that a list has started over: those of three pages, however long the
-/// list is.
-#[derive(Default)]
-struct SeenKeys {
-    /// Those of the first page.
-    first: HashSet<Vec<u8>>,
-    /// Those of the previous page.
-    previous: HashSet<Vec<u8>>,
-    /// Those of page 2, then 4, 8, ... (Brent's cycle detection): a list that cycles returns
-    /// to one of them.
-    checkpoint: HashSet<Vec<u8>>,
-    /// A digest of the previous page, if its items have no keys.
-    previous_digest: Option<u64>,
-    pages: u64,
-}
-
-impl SeenKeys {
-    /// Removes the items of the previous page. Fails with [`Error::ListRestarted`] if nothing
-    /// is left, if an item of an older page is among them, or if a page of items without keys
-    /// equals the previous one.
-    fn filter(
-        &mut self,
-        items: Vec<Bytes>,
-        key: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, Error>,
-    ) -> Result<Vec<Bytes>, Error> {
-        let count = items.len();
-        let mut keys = HashSet::with_capacity(count);
-        let mut new = Vec::with_capacity(count);
-        let mut hasher = DefaultHasher::new();
-        let mut any_without_key = false;
-        for item in items {
-            let Some(key) = key(&item)? else {
-                item.hash(&mut hasher);
-                any_without_key = true;
-                new.push(item);
-                continue;
-            };
-            let shifted = self.previous.contains(&key) || keys.contains(&key);
-            if !shifted && (self.first.contains(&key) || self.checkpoint.contains(&key)) {
-                return Err(Error::ListRestarted);
-            }
-            if !shifted {
-                new.push(item);
-            }
-            keys.insert(key);
-        }
-        let digest = any_without_key.then(|| hasher.finish());
-        let is_repeated = new.is_empty() || any_without_key && digest == self.previous_digest;
-        if count > 0 && is_repeated {
-            return Err(Error::ListRestarted);
-        }
-        self.pages += 1;
-        match self.pages {
-            1 => self.first.clone_from(&keys),
-            pages if pages.is_power_of_two() => self.checkpoint.clone_from(&keys),
-            _ => {}
-        }
-        self.previous = keys;
-        self.previous_digest = digest;
-        Ok(new)
-    }
 }
 
 /// Walks a list by `drawbridge.v1.Paging`: the token of a page is in its request.
@@ -291,10 +280,9 @@ pub struct TokenCursor {
     request: Bytes,
     /// What the page that is being read was requested with.
     requested: Option<PageRequest>,
-    /// Items of the pages so far, where the walk began at the first one.
-    before: Option<u64>,
-    /// The last page had a total by which more items follow.
-    by_total: Option<bool>,
+    before: PagesBefore,
+    /// What the last page says about the next one.
+    following: Option<Following>,
     next: Next,
     prepare: fn(Call) -> Call,
 }
@@ -318,8 +306,8 @@ impl TokenCursor {
             method,
             request,
             requested: None,
-            before: None,
-            by_total: None,
+            before: PagesBefore::default(),
+            following: None,
             next: Next::First,
             prepare: |call| call,
         };
@@ -369,7 +357,7 @@ impl PageCursor for TokenCursor {
         let listed = listed.as_ref().unwrap_or(&request);
         let requested = self.paging()?.page_request(listed, dialect)?;
         if matches!(self.next, Next::First) {
-            self.before = self.paging()?.items_before(requested);
+            self.before = self.paging()?.begin_walk(requested);
         }
         self.requested = Some(requested);
         let call = self.method.bind(&request, dialect)?;
@@ -379,25 +367,30 @@ impl PageCursor for TokenCursor {
     fn advance(&mut self, page: &Decoded) -> Result<Vec<Bytes>, Error> {
         let paging = self.paging()?;
         let following = match self.requested {
-            Some(requested) => Some(paging.following(requested, &page.message, self.before)?),
-            None => None,
+            Some(requested) => paging.following(requested, &page.message, &self.before)?,
+            None => Following::default(),
         };
         let items = paging.items(&page.message)?;
-        self.before = self.before.map(|before| before + items.len() as u64);
-        self.by_total = following.as_ref().map(|following| following.by_total);
-        let token = following.and_then(|following| following.token);
-        self.next = token.map_or(Next::End, Next::At);
+        let mut before = self.before;
+        paging.add(&mut before, &page.message)?;
+        self.before = before;
+        self.next = following.token.clone().map_or(Next::End, Next::At);
+        self.following = Some(following);
         Ok(items)
+    }
+
+    fn following(&self) -> Option<&Following> {
+        self.following.as_ref()
     }
 
     fn ends_at_not_found(&self) -> bool {
         let paging = self.paging();
         matches!((paging, self.requested), (Ok(paging), Some(requested))
-            if paging.ends_before(requested, self.by_total))
+            if paging.ends_before(requested, self.following.as_ref()))
     }
 
     fn list_before_first(&self) -> Result<Option<ListPage<'_>>, Error> {
-        let (Some(requested), None) = (self.requested, self.by_total) else {
+        let (Some(requested), None) = (self.requested, &self.following) else {
             return Ok(None);
         };
         let listed = self.method.polled_request(&self.request)?;
@@ -414,7 +407,8 @@ impl PageCursor for TokenCursor {
     }
 }
 
-/// Walks the definitions of a [`Check`] by page number: a short page is the last.
+/// Walks the definitions of a [`Check`] by page number, to the end that their `paging` says;
+/// without that, a short page is the last.
 pub struct NumberCursor<'a> {
     check: &'a Check,
     definitions: &'a Method,
@@ -422,6 +416,10 @@ pub struct NumberCursor<'a> {
     request: &'a [u8],
     /// The page that is read next, from 1.
     page: u32,
+    /// What the page that is being read was requested with.
+    requested: Option<PageRequest>,
+    before: PagesBefore,
+    following: Option<Following>,
     is_at_end: bool,
 }
 
@@ -433,6 +431,9 @@ impl<'a> NumberCursor<'a> {
             definitions,
             request,
             page: 1,
+            requested: None,
+            before: PagesBefore::default(),
+            following: None,
             is_at_end: false,
         }
     }
@@ -449,14 +450,32 @@ impl PageCursor for NumberCursor<'_> {
         }
         let definitions = self.definitions;
         let request = self.check.page(definitions, self.request, self.page)?;
+        if let Some(paging) = &definitions.paging {
+            let requested = paging.page_request(&request, dialect)?;
+            if self.requested.is_none() {
+                self.before = paging.begin_walk(requested);
+            }
+            self.requested = Some(requested);
+        }
         Ok(Some(definitions.bind(&request, dialect)?))
     }
 
     fn advance(&mut self, page: &Decoded) -> Result<Vec<Bytes>, Error> {
         let items = self.check.items(self.definitions, &page.message)?;
-        self.is_at_end = items.len() < Check::PAGE_SIZE;
+        self.is_at_end = match (&self.definitions.paging, self.requested) {
+            (Some(paging), Some(requested)) => {
+                let following = paging.following(requested, &page.message, &self.before)?;
+                paging.add(&mut self.before, &page.message)?;
+                self.following.insert(following).token.is_none()
+            }
+            _ => items.len() < Check::PAGE_SIZE,
+        };
         self.page += 1;
         Ok(items)
+    }
+
+    fn following(&self) -> Option<&Following> {
+        self.following.as_ref()
     }
 }
 
@@ -516,156 +535,5 @@ impl PageCursor for MergeCursor<'_> {
         self.is_at_end = self.rule.add(self.method, &mut self.merged, page)?;
         // The items are in the merged message.
         Ok(Vec::new())
-    }
-}
-
-/// Detects a log that does not continue after its marker.
-#[derive(Debug, Default)]
-pub struct ProgressGuard {
-    /// Pages in a row without new entries.
-    idle_pages: u32,
-}
-
-/// What one page of a log has brought.
-#[derive(Clone, Copy, Debug)]
-pub struct PageProgress {
-    /// The log ends with the page.
-    pub is_last: bool,
-    /// The page has no entries.
-    pub is_empty: bool,
-    /// The page has entries that no page before had.
-    pub has_new: bool,
-    /// The next page starts elsewhere than this one.
-    pub has_moved: bool,
-}
-
-impl ProgressGuard {
-    /// Counts a page. Fails where another page without new entries follows and the marker
-    /// has not moved, or has moved too often without them.
-    pub fn check(&mut self, page: PageProgress) -> Result<(), Error> {
-        self.idle_pages = match page.has_new {
-            true => 0,
-            false => self.idle_pages + 1,
-        };
-        let continues = self.idle_pages < MAX_IDLE_PAGES && !page.is_empty && page.has_moved;
-        if page.is_last || page.has_new || continues {
-            return Ok(());
-        }
-        Err(Error::decode(
-            "",
-            "the list does not continue after its marker: the upstream may ignore paging",
-        ))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::test_contract::{TestContract, proto};
-
-    fn page(ids: &[&'static str]) -> Vec<Bytes> {
-        ids.iter().map(|id| Bytes::from(*id)).collect()
-    }
-
-    #[test]
-    fn repeated_page_without_keys_is_an_error() {
-        let test = TestContract::new(&proto(
-            r#"service S {
-              rpc List(ListRequest) returns (ListResponse) {
-                option (google.api.http) = {get: "/v1/things"};
-                option (drawbridge.v1.method).paging = {
-                  style: PAGING_STYLE_OFFSET items: "things"
-                };
-                option idempotency_level = NO_SIDE_EFFECTS;
-              }
-            }
-            message ListRequest {
-              int32 page_size = 2 [(drawbridge.v1.field).name = "limit"];
-              string page_token = 3 [(drawbridge.v1.field).name = "start"];
-            }
-            message ListResponse {
-              repeated Thing things = 1;
-              string next_page_token = 9 [(drawbridge.v1.field).gateway_only = true];
-            }
-            message Thing { string id = 1; }"#,
-        ));
-        let paging = test.rpc("List").paging.as_ref().unwrap();
-        let key = |item: &[u8]| Ok(paging.key(item)?);
-        let mut seen = SeenKeys::default();
-        for ids in [&["a", "b"][..], &["b", "a"], &["b", "b"], &[], &["b", "b"]] {
-            let new = seen.filter(page(ids), key).unwrap();
-            assert_eq!(new.len(), ids.len(), "items without keys may repeat");
-        }
-        let error = seen.filter(page(&["b", "b"]), key).unwrap_err();
-        assert!(matches!(error, Error::ListRestarted), "{error:?}");
-    }
-
-    #[test]
-    fn items_of_older_pages_are_an_error() {
-        let key = |item: &[u8]| Ok(Some(item.to_vec()));
-        for (pages, want) in [
-            (&[&["a", "b"][..], &["b", "c"], &["d"]][..], Some(vec!["d"])),
-            (&[&["a"], &["a"]], None),
-            (&[&["a"], &["b"], &["a"]], None),
-            (&[&["a"], &["b"], &["c"], &["b"]], None),
-            (&[&["a"], &[], &["b"]], Some(vec!["b"])),
-        ] {
-            let mut seen = SeenKeys::default();
-            let last = pages.iter().map(|ids| seen.filter(page(ids), key)).last();
-            match (last.unwrap(), &want) {
-                (Ok(items), Some(want)) => assert_eq!(&items, want, "{pages:?}"),
-                (Err(Error::ListRestarted), None) => {}
-                (got, _) => panic!("{pages:?}: {got:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn log_without_progress_is_an_error() {
-        let idle = PageProgress {
-            is_last: false,
-            is_empty: false,
-            has_new: false,
-            has_moved: true,
-        };
-        let mut guard = ProgressGuard::default();
-        for _ in 1..MAX_IDLE_PAGES {
-            guard.check(idle).unwrap();
-        }
-        guard.check(idle).unwrap_err();
-        for (page, ok) in [
-            (
-                PageProgress {
-                    is_last: true,
-                    is_empty: true,
-                    ..idle
-                },
-                true,
-            ),
-            (
-                PageProgress {
-                    has_new: true,
-                    has_moved: false,
-                    ..idle
-                },
-                true,
-            ),
-            (
-                PageProgress {
-                    is_empty: true,
-                    ..idle
-                },
-                false,
-            ),
-            (
-                PageProgress {
-                    has_moved: false,
-                    ..idle
-                },
-                false,
-            ),
-        ] {
-            assert_eq!(ProgressGuard::default().check(page).is_ok(), ok, "{page:?}");
-        }
     }
 }

@@ -60,7 +60,13 @@ pub async fn call(
     };
     let mut decoded = context.decode(method, (&verb, effect), &reply)?;
     if let Some((paging, requested)) = page {
-        decoded.message = paging.with_next(requested, decoded.message)?;
+        let following = paging.following(requested, &decoded.message, &paging.before(requested))?;
+        decoded.message =
+            match pager::is_repeated(context, method, request, &decoded, &following).await? {
+                // The items are those of a page before: an empty page ends the list.
+                true => Bytes::new(),
+                false => paging.with_token(decoded.message, following.token.as_deref()),
+            };
     }
     if let Some(call) = first_call {
         decoded = merge_pages(context, method, &call, decoded).await?;

@@ -99,6 +99,11 @@ fn text(error: &Error, context: &StatusContext<'_>) -> String {
     let row = error.row();
     let text = match error {
         Error::Upstream(fault) => return upstream_text(fault, row.names_upstream, context),
+        Error::Login {
+            failure: LoginFailure::Deadline,
+            ..
+        } => "the deadline passed while the gateway waited for its login; its log has the cause"
+            .to_owned(),
         _ if row.audience == Audience::Operators => {
             let what = match error {
                 Error::Login { failure, .. } => match failure {
@@ -107,7 +112,7 @@ fn text(error: &Error, context: &StatusContext<'_>) -> String {
                          its credentials"
                     }
                     LoginFailure::NotPossible => "cannot log in as configured",
-                    LoginFailure::Unavailable | LoginFailure::Failed => {
+                    LoginFailure::Deadline | LoginFailure::Unavailable | LoginFailure::Failed => {
                         "cannot log in at the moment"
                     }
                 },

@@ -124,6 +124,8 @@ impl Error {
                 row(FailedPrecondition, "LOGIN_REJECTED", NOT_SENT, PERMANENT, Never, Operators, PREFIX),
             Self::Login { failure: LoginFailure::NotPossible, .. } =>
                 row(FailedPrecondition, "LOGIN_NOT_POSSIBLE", NOT_SENT, PERMANENT, Never, Operators, PREFIX),
+            Self::Login { failure: LoginFailure::Deadline, .. } =>
+                row(DeadlineExceeded, "DEADLINE_EXCEEDED", NOT_SENT, TRANSIENT, Never, Operators, PREFIX),
             Self::Login { failure: LoginFailure::Unavailable | LoginFailure::Failed, .. } =>
                 row(Unavailable, "LOGIN_UNAVAILABLE", NOT_SENT, TRANSIENT, Never, Operators, PREFIX),
             Self::Deadline { sent } =>

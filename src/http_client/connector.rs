@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::Uri;
+use http::uri::Scheme;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::{
@@ -79,10 +80,35 @@ impl Service<Uri> for TcpConnector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
+        let is_plaintext = uri.scheme() == Some(&Scheme::HTTP);
         let connect = self.0.call(uri);
-        Box::pin(async move { Ok(TcpConnection::new(connect.await?)) })
+        Box::pin(async move { Ok(TcpConnection::new(connect.await?, is_plaintext)) })
     }
 }
+
+/// What is known of the first byte that the peer sends, if the connection is plaintext.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FirstRead {
+    /// It has not arrived. `has_written` says whether a request was begun.
+    Pending { has_written: bool },
+    /// It has arrived, or does not matter.
+    Done,
+}
+
+/// The first byte of a TLS record with an alert or a handshake. Source: RFC 8446, section 5.1.
+const TLS_ALERT: u8 = 0x15;
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// The server responds to plaintext HTTP with TLS: it has not read the request.
+#[derive(Debug, thiserror::Error)]
+#[error("the server speaks TLS at this port: write https://")]
+pub(super) struct SpeaksTls;
+
+/// The first connection to a plaintext port ended without a byte. A server that expects TLS
+/// may do that, but also one that has read the request.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}, before the first byte of a response: if the port expects TLS, write https://")]
+struct NoFirstByte(String);
 
 /// A TCP connection that can be read after the peer has closed it for writing.
 ///
@@ -94,6 +120,7 @@ impl Service<Uri> for TcpConnector {
 pub(super) struct TcpConnection {
     stream: TokioIo<TcpStream>,
     write_failed: bool,
+    first_read: FirstRead,
     flooded: Flooded,
 }
 
@@ -116,10 +143,14 @@ impl Flooded {
 }
 
 impl TcpConnection {
-    fn new(stream: TokioIo<TcpStream>) -> Self {
+    fn new(stream: TokioIo<TcpStream>, is_plaintext: bool) -> Self {
         Self {
             stream,
             write_failed: false,
+            first_read: match is_plaintext {
+                true => FirstRead::Pending { has_written: false },
+                false => FirstRead::Done,
+            },
             flooded: Flooded::default(),
         }
     }
@@ -133,6 +164,42 @@ impl TcpConnection {
                 Ok(len)
             }
             result => result,
+        }
+    }
+}
+
+impl TcpConnection {
+    /// Looks at the first byte of the peer without reading it. Fails if it is none of a
+    /// response, or if the connection ends before it.
+    fn poll_first_byte(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let FirstRead::Pending { has_written } = self.first_read else {
+            return Poll::Ready(Ok(()));
+        };
+        let mut byte = [0; 1];
+        let mut buffer = tokio::io::ReadBuf::new(&mut byte);
+        let peeked = ready!(self.stream.inner().poll_peek(context, &mut buffer));
+        self.first_read = FirstRead::Done;
+        let (kind, end) = match peeked {
+            Ok(1..) if matches!(byte[0], TLS_ALERT | TLS_HANDSHAKE) => {
+                return Poll::Ready(Err(io::Error::other(SpeaksTls)));
+            }
+            Ok(1..) => return Poll::Ready(Ok(())),
+            Ok(0) => (
+                io::ErrorKind::UnexpectedEof,
+                "the connection was closed".to_owned(),
+            ),
+            Err(error) => (error.kind(), error.to_string()),
+        };
+        // Without a request, hyper decides what the end means.
+        Poll::Ready(match has_written {
+            true => Err(io::Error::new(kind, NoFirstByte(end))),
+            false => Ok(()),
+        })
+    }
+
+    fn begin_write(&mut self) {
+        if let FirstRead::Pending { has_written } = &mut self.first_read {
+            *has_written = true;
         }
     }
 }
@@ -163,6 +230,7 @@ impl Read for TcpConnection {
             );
             return Poll::Ready(Err(io::Error::other(problem)));
         }
+        ready!(self.poll_first_byte(context))?;
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -177,6 +245,7 @@ impl Write for TcpConnection {
             return Poll::Ready(Ok(data.len()));
         }
         let result = ready!(Pin::new(&mut self.stream).poll_write(context, data));
+        self.begin_write();
         Poll::Ready(self.hide(result, data.len()))
     }
 
@@ -190,6 +259,7 @@ impl Write for TcpConnection {
             return Poll::Ready(Ok(len));
         }
         let result = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, data));
+        self.begin_write();
         Poll::Ready(self.hide(result, len))
     }
 
@@ -224,7 +294,7 @@ mod tests {
     async fn response_can_be_read_after_a_failed_write() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await;
-        let mut connection = TcpConnection::new(TokioIo::new(client.unwrap()));
+        let mut connection = TcpConnection::new(TokioIo::new(client.unwrap()), false);
         let (mut server, _) = listener.accept().await.unwrap();
         let mut write = async || {
             poll_fn(|context| Pin::new(&mut connection).poll_write(context, &[b'x'; 100])).await

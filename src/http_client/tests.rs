@@ -239,6 +239,49 @@ async fn incomplete_response_is_no_response() {
     }
 }
 
+/// TLS servers respond to plaintext with an alert, or close the connection.
+#[tokio::test]
+async fn plaintext_to_a_tls_port_says_so() {
+    let alert = [0x15, 3, 3, 0, 2, 2, 10];
+    for verb in [Method::GET, Method::POST] {
+        for response in [
+            TestResponse::Keep(alert.to_vec()),
+            TestResponse::Close(alert.to_vec()),
+        ] {
+            let server = TestServer::start([response]).await;
+            let mut request = get(server.url("/there"));
+            request.verb = verb.clone();
+            match Transport::new(&settings()).unwrap().exchange(request).await {
+                Err(Error::Connect(text)) => {
+                    assert_eq!(text, "the server speaks TLS at this port: write https://");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let server = TestServer::start([
+        TestResponse::Close(Vec::new()),
+        TestResponse::Keep(reply(200, &[], "")),
+        TestResponse::Close(Vec::new()),
+    ]);
+    let server = server.await;
+    let transport = Transport::new(&settings()).unwrap();
+    let exchange = async || transport.exchange(get(server.url("/"))).await;
+    let hint = "if the port expects TLS, write https://";
+    let text = exchange().await.unwrap_err().to_string();
+    assert!(
+        text.starts_with("no response: ") && text.contains(hint),
+        "{text}"
+    );
+    // A connection that has brought a response speaks HTTP.
+    exchange().await.unwrap();
+    let text = exchange().await.unwrap_err().to_string();
+    assert!(
+        text.starts_with("no response: ") && !text.contains(hint),
+        "{text}"
+    );
+}
+
 #[tokio::test]
 async fn failed_connection_is_a_connect_error() {
     let unused = unused_address();

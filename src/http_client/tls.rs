@@ -212,18 +212,25 @@ pub(super) fn missing_client_certificate(error: &(dyn StdError + 'static)) -> Op
 
 /// Returns the error of rustls among the causes.
 fn tls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    find_cause(error)
+}
+
+/// Returns the first of the causes that has this type.
+pub(super) fn find_cause<'a, T: StdError + 'static>(
+    error: &'a (dyn StdError + 'static),
+) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(error) = next {
         // The source of an I/O error is that of the error that it contains.
         let inner = error
             .downcast_ref::<io::Error>()
             .and_then(|error| error.get_ref());
-        let tls = match inner {
-            Some(inner) => inner.downcast_ref::<rustls::Error>(),
-            None => error.downcast_ref::<rustls::Error>(),
+        let found = match inner {
+            Some(inner) => inner.downcast_ref::<T>(),
+            None => error.downcast_ref::<T>(),
         };
-        if tls.is_some() {
-            return tls;
+        if found.is_some() {
+            return found;
         }
         next = match inner {
             Some(inner) => Some(inner),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use ring::digest::{SHA256, digest};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -13,17 +14,20 @@ pub const TOKEN: &str = "drawbridge-token";
 
 /// Digests of the tokens that are accepted. Empty: no token is required.
 #[derive(Clone, Debug, Default)]
-pub struct ClientTokens(Arc<[[u8; 32]]>);
+pub struct ClientTokens(Arc<ArcSwap<Vec<[u8; 32]>>>);
 
 impl ClientTokens {
     /// Accepts these tokens.
     pub fn new(tokens: &[SecretString]) -> Self {
-        Self(
-            tokens
-                .iter()
-                .map(|t| hash(t.expose_secret().as_bytes()))
-                .collect(),
-        )
+        let accepted = Self::default();
+        accepted.replace(tokens);
+        accepted
+    }
+
+    /// Accepts these tokens instead, in all clones.
+    pub(super) fn replace(&self, tokens: &[SecretString]) {
+        let tokens = tokens.iter().map(|t| hash(t.expose_secret().as_bytes()));
+        self.0.store(Arc::new(tokens.collect()));
     }
 
     /// Rejects a request without a valid token, where one is required. Otherwise returns which
@@ -33,14 +37,15 @@ impl ClientTokens {
         headers: &http::HeaderMap,
         peer: Peer,
     ) -> Result<Peer, Error> {
-        if self.0.is_empty() {
+        let accepted = self.0.load();
+        if accepted.is_empty() {
             return Ok(peer);
         }
         let token = headers.get(TOKEN);
         let given = token.map(|v| hash(v.as_bytes()));
         // Comparing digests takes a time that reveals nothing about a token.
         if let (Some(token), Some(given)) = (token, given)
-            && self.0.contains(&given)
+            && accepted.contains(&given)
         {
             return Ok(Peer::authenticated(ClientKey::of_token(token)));
         }

@@ -2,6 +2,7 @@
 //! or opens a watch, and records the result.
 
 use std::collections::{BTreeMap, HashMap};
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -210,7 +211,19 @@ impl Dispatcher {
             peer,
             deadline,
         ));
-        let mut response = self.handle(served, request, &mut pending).await;
+        let handled = {
+            let handled = pin!(self.handle(served, request, &mut pending));
+            self.until_cut_off(handled).await
+        };
+        let mut response = match handled {
+            Some(response) => response,
+            // The request has not arrived: a call that has begun ends with its own error.
+            None => match pending.take() {
+                Some(info) => info.fail(&Error::Draining),
+                None => Error::Draining.status(&error::StatusContext::default()),
+            }
+            .into_http(),
+        };
         if let Some(info) = pending
             && let Some(status) = Status::from_header_map(response.headers())
         {
@@ -219,6 +232,27 @@ impl Dispatcher {
             let _ = info.fail(&error).add_header(response.headers_mut());
         }
         self.write_timeout.guard(response)
+    }
+
+    /// Runs `work`, which is polled once more after a cut-off; None if that does not complete
+    /// it.
+    async fn until_cut_off<T>(&self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        let cut_off = self.upstreams.cut_off();
+        tokio::select! {
+            biased;
+            done = &mut work => Some(done),
+            () = cut_off.begun() => cut_off.bound(work).await,
+        }
+    }
+
+    /// Runs the work of a call, which ends itself after a cut-off where it waits for an
+    /// upstream.
+    async fn bound<T>(
+        &self,
+        work: Pin<&mut impl Future<Output = Result<T, Error>>>,
+    ) -> Result<T, Error> {
+        let done = self.upstreams.cut_off().bound(work).await;
+        done.unwrap_or(Err(Error::Draining))
     }
 
     /// Reads the request message and calls the handler of its kind.
@@ -287,8 +321,10 @@ impl Dispatcher {
         let served = info.served.clone();
         let headers = request.metadata().as_ref();
         let span = info.span.clone();
-        let work = self.call(&mut info, headers, request.get_ref());
-        let result = traced(span, work).await;
+        let result = {
+            let work = pin!(self.call(&mut info, headers, request.get_ref()));
+            traced(span, self.bound(work)).await
+        };
         let mut response = served.response(info.finish(result)?);
         if let Some(bypass) = bypass
             && let Some(body) = UnaryBody::new(response.get_ref().clone())
@@ -354,8 +390,10 @@ impl Dispatcher {
         let (metadata, _, mut messages) = request.into_parts();
         let headers = metadata.into_headers();
         let span = info.span.clone();
-        let work = self.call_with_file(&mut info, &headers, &mut messages);
-        let result = traced(span, work).await;
+        let result = {
+            let work = pin!(self.call_with_file(&mut info, &headers, &mut messages));
+            traced(span, self.bound(work)).await
+        };
         Ok(served.response(info.finish(result)?))
     }
 
@@ -405,11 +443,13 @@ impl Dispatcher {
         // The call that a watch begins with is not interrupted, nor a download.
         let starts = method.watch.as_ref().is_some_and(|w| w.start.is_some());
         let is_interruptible = !starts && method.download.is_none();
-        let opened = self.open(&mut info, headers, request.get_ref());
-        let result = tokio::select! {
-            biased;
-            result = opened => result,
-            () = connection_end::reached(end()), if is_interruptible => Err(Error::ConnectionTooOld),
+        let result = {
+            let opened = pin!(self.open(&mut info, headers, request.get_ref()));
+            tokio::select! {
+                biased;
+                result = self.bound(opened) => result,
+                () = connection_end::reached(end()), if is_interruptible => Err(Error::ConnectionTooOld),
+            }
         };
         let stream = match result {
             Ok(stream) => stream,
@@ -425,7 +465,12 @@ impl Dispatcher {
             ResponseStream::Watch(_) | ResponseStream::List(_) => end(),
             ResponseStream::File(_) => None,
         };
-        let mut response = Response::new(info.stream(stream, slow_reader.clone(), end));
+        let mut response = Response::new(info.stream(
+            stream,
+            slow_reader.clone(),
+            end,
+            self.upstreams.cut_off().clone(),
+        ));
         response.extensions_mut().insert(slow_reader);
         add_inexact(&notes, response.metadata_mut().as_mut());
         Ok(response)

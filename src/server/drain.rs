@@ -1,5 +1,5 @@
 //! Drains the gateway: reports that it is not ready, ends streams, and lets calls finish
-//! until the drain timeout.
+//! until the drain timeout. The remaining ones then end with an error.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,9 @@ use tokio::task::AbortHandle;
 use super::dispatcher::Dispatcher;
 use super::health_service::HealthRegistry;
 use crate::admin::Readiness;
+
+/// How long a connection may take to send the errors of the calls that are cut off.
+const CUT_OFF_GRACE: Duration = Duration::from_secs(1);
 
 /// What a drain changes, in its order.
 pub(super) struct Drain {
@@ -27,14 +30,16 @@ pub(super) struct Drain {
 
 impl Drain {
     /// Runs a server, drains it when `stop` fires or is dropped, and returns when all calls
-    /// have ended or the timeout has passed. `server` gets the future that completes when it
-    /// is to accept no more connections.
+    /// have ended. After the timeout the remaining ones are cut off: they end with an error,
+    /// and a connection that is still open [`CUT_OFF_GRACE`] later is closed. `server` gets the
+    /// future that completes when it is to accept no more connections.
     pub(super) async fn serve<F: Future<Output = ()>>(
         self,
         stop: oneshot::Receiver<()>,
         server: impl FnOnce(oneshot::Receiver<()>) -> F,
     ) {
         let timeout = self.timeout;
+        let dispatcher = self.dispatcher.clone();
         let (shutdown, shut_down) = oneshot::channel::<()>();
         let drain = async {
             // An error means that the handle was dropped, which stops the server, too.
@@ -42,15 +47,17 @@ impl Drain {
             self.begin();
             let _ = shutdown.send(());
             tokio::time::sleep(timeout).await;
+            tracing::warn!(
+                drain_timeout_secs = timeout.as_secs(),
+                calls = dispatcher.metrics.calls_in_flight(),
+                "drain timeout: the remaining calls are cut off"
+            );
+            dispatcher.upstreams.cut_off().begin();
+            tokio::time::sleep(CUT_OFF_GRACE).await;
         };
         tokio::select! {
             () = server(shut_down) => {}
-            () = drain => {
-                tracing::warn!(
-                    drain_timeout_secs = timeout.as_secs(),
-                    "drain timeout: the remaining calls are cut off"
-                );
-            }
+            () = drain => tracing::warn!("closing the connections that are still open"),
         }
     }
 

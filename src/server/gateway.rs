@@ -16,13 +16,14 @@ use super::authn::ClientTokens;
 use super::dispatcher::Dispatcher;
 use super::drain::Drain;
 use super::health_service::{HealthRegistry, HealthService};
+use super::listen_files::{ReloadHandle, Watched};
 use super::listener::Connections;
 use super::reflection::{Files, Reflection};
 use super::router::Router;
-use super::{gateway_service, gauges, health, listener};
+use super::{gateway_service, gauges, health, listen_files, listener};
 use crate::admin::{Readiness, serve_admin};
 use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
-use crate::config::Config;
+use crate::config::{Config, ListenFiles};
 use crate::families::family;
 use crate::telemetry::Metrics;
 use crate::upstream::{ExchangeHook, Upstreams};
@@ -52,6 +53,8 @@ pub struct ServerHandle {
     pub grpc: SocketAddr,
     /// The address of the admin listener.
     pub admin: Option<SocketAddr>,
+    /// Reads the files of `[listen]` at once.
+    pub reload: ReloadHandle,
     stop: oneshot::Sender<()>,
     done: tokio::task::JoinHandle<()>,
 }
@@ -194,13 +197,28 @@ impl BoundGateway {
         let routes = Routes::new(health.max_decoding_message_size(max_bytes))
             .add_service(reflection.max_decoding_message_size(max_bytes))
             .add_service(upstreams.max_decoding_message_size(max_bytes));
+        let tokens = ClientTokens::new(&config.client_tokens);
         let router = Router::new(
             dispatcher.clone(),
-            ClientTokens::new(&config.client_tokens),
+            tokens.clone(),
             routes.prepare(),
             config.server.max_metadata_bytes,
         );
         let connections = Arc::new(Connections::new(&config, router).map_err(|e| vec![e])?);
+
+        let (reload, requests) = listen_files::requests();
+        let reloading = config.listen_source.clone().map(|source| {
+            let connections = connections.clone();
+            let apply = move |files: &ListenFiles| {
+                if let Some(tls) = &files.tls {
+                    connections.replace_tls(tls)?;
+                }
+                tokens.replace(&files.client_tokens);
+                Ok(())
+            };
+            let watched = Watched::new(source, config.listen_files(), requests, apply);
+            tokio::spawn(watched.run())
+        });
 
         let readiness = Readiness::default();
         let probing = tokio::spawn(health::probe_and_report(
@@ -229,10 +247,14 @@ impl BoundGateway {
             if let Some(task) = admin_task {
                 task.abort();
             }
+            if let Some(task) = reloading {
+                task.abort();
+            }
         });
         Ok(ServerHandle {
             grpc,
             admin: admin_address,
+            reload,
             stop,
             done,
         })

@@ -20,7 +20,7 @@ use super::connection_end::ConnectionEnd;
 use super::router::Router;
 use super::tls::{self, Handshakes};
 use super::write_coalescing::CoalescedWrites;
-use crate::config::Config;
+use crate::config::{Config, Tls};
 use crate::downstream::Peer;
 
 /// The flow control windows of a stream and of a connection, in bytes.
@@ -97,6 +97,11 @@ impl Connections {
             max_age_grace: settings.max_connection_age_grace,
             router,
         })
+    }
+
+    /// Uses other certificates for new connections.
+    pub(super) fn replace_tls(&self, tls: &Tls) -> Result<(), String> {
+        self.tls.as_ref().map_or(Ok(()), |own| own.replace(tls))
     }
 
     /// Accepts connections until `shutdown` completes, and returns when all of them have

@@ -18,6 +18,16 @@ pub(super) enum ResponseStream {
     File(FileStream),
 }
 
+impl ResponseStream {
+    /// Returns the error of a stream that ends before its end, since the gateway stops.
+    pub(super) fn cut_off(&self) -> Error {
+        match self {
+            ResponseStream::Watch(_) | ResponseStream::List(_) => Error::Draining,
+            ResponseStream::File(stream) => stream.cut_off(),
+        }
+    }
+}
+
 impl Stream for ResponseStream {
     type Item = Result<Bytes, Error>;
 

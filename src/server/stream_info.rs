@@ -10,7 +10,7 @@ use http::HeaderMap;
 use tokio_stream::Stream;
 use tonic::{Code, Status};
 
-use crate::deadline::Deadline;
+use crate::deadline::{CutOff, Deadline};
 use crate::downstream::{Downstream, Peer};
 use crate::error::{self, Error};
 use crate::server::connection_end::EndReached;
@@ -18,7 +18,7 @@ use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::SlowReader;
 use crate::server::served_method::ServedMethod;
 use crate::telemetry::{self, LineKind, RpcMetrics, code_name};
-use crate::upstream::Upstream;
+use crate::upstream::{CUT_OFF, Upstream};
 
 /// Runs `work` within the call's span, if it has one.
 pub async fn traced<T>(span: Option<tracing::Span>, work: impl Future<Output = T>) -> T {
@@ -62,6 +62,8 @@ pub struct InstrumentedStream {
     stream: ResponseStream,
     /// Ends the stream; `None` if its connection has no maximum age.
     connection_end: Option<EndReached>,
+    /// Completes when the gateway cuts off its calls; none after that.
+    cut_off: Option<EndReached>,
     /// `None` after the end.
     info: Option<StreamInfo>,
 }
@@ -146,6 +148,7 @@ impl StreamInfo {
         stream: ResponseStream,
         slow_reader: SlowReader,
         connection_end: Option<EndReached>,
+        cut_off: CutOff,
     ) -> InstrumentedStream {
         self.record_response();
         self.slow_reader = Some(slow_reader);
@@ -158,6 +161,7 @@ impl StreamInfo {
         InstrumentedStream {
             stream,
             connection_end,
+            cut_off: Some(Box::pin(async move { cut_off.begun().await })),
             info: Some(self),
         }
     }
@@ -251,6 +255,10 @@ impl Drop for StreamInfo {
         }
         match self.slow_reader.as_ref().and_then(SlowReader::error) {
             Some(error) => drop(self.record_failure(&error)),
+            None if self.upstream.as_ref().is_some_and(|u| u.is_cut_off()) => {
+                // Its client does not read: the connection is closed without a status.
+                drop(self.record_failure(&Error::NoResponse(CUT_OFF.to_owned())));
+            }
             None => self.end(Code::Cancelled),
         }
     }
@@ -270,7 +278,17 @@ impl Stream for InstrumentedStream {
             let error = Error::ConnectionTooOld;
             return Poll::Ready(self.info.take().map(|info| Err(info.fail(&error))));
         }
-        let message = std::task::ready!(Pin::new(&mut self.stream).poll_next(cx));
+        let mut message = Pin::new(&mut self.stream).poll_next(cx);
+        let is_cut_off = |cut_off: &mut EndReached| cut_off.as_mut().poll(cx).is_ready();
+        if message.is_pending() && self.cut_off.as_mut().is_none_or(is_cut_off) {
+            self.cut_off = None;
+            // Ends with what is known of the call, where it waits for an upstream.
+            message = Pin::new(&mut self.stream).poll_next(cx);
+            if message.is_pending() {
+                message = Poll::Ready(Some(Err(self.stream.cut_off())));
+            }
+        }
+        let message = std::task::ready!(message);
         Poll::Ready(match message {
             Some(Ok(message)) => Some(Ok(message)),
             Some(Err(error)) => self.info.take().map(|info| Err(info.fail(&error))),

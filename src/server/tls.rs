@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -29,7 +30,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Does the TLS handshakes of a listener.
 pub(super) struct Handshakes {
-    acceptor: TlsAcceptor,
+    config: ArcSwap<ServerConfig>,
     timeout: Duration,
     log: LogLimiter,
 }
@@ -38,39 +39,17 @@ impl Handshakes {
     /// Uses the server's certificate and, for mTLS, the CA of client certificates.
     /// Connections whose handshake takes longer than `handshake_timeout` are closed.
     pub(super) fn new(tls: &Tls, handshake_timeout: Duration) -> Result<Self, String> {
-        let invalid = |e: &dyn std::fmt::Display| format!("listen.tls: {e}");
-        let provider = Arc::new(default_provider());
-        let builder = ServerConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|e| invalid(&e))?;
-        let builder = match &tls.client_ca {
-            None => builder.with_no_client_auth(),
-            Some(pem) => {
-                let mut roots = RootCertStore::empty();
-                for ca in CertificateDer::pem_slice_iter(pem) {
-                    let ca = ca.map_err(|e| invalid(&e))?;
-                    roots.add(ca).map_err(|e| invalid(&e))?;
-                }
-                let verifier =
-                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                        .build()
-                        .map_err(|e| invalid(&e))?;
-                builder.with_client_cert_verifier(verifier)
-            }
-        };
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&tls.certificate).collect();
-        let chain = chain.map_err(|e| invalid(&e))?;
-        let key = PrivateKeyDer::from_pem_slice(tls.key.expose_secret().as_bytes())
-            .map_err(|e| invalid(&e))?;
-        let mut config = builder
-            .with_single_cert(chain, key)
-            .map_err(|e| invalid(&e))?;
-        config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
         Ok(Self {
-            acceptor: TlsAcceptor::from(Arc::new(config)),
+            config: ArcSwap::new(server_config(tls)?),
             timeout: handshake_timeout,
             log: LogLimiter::default(),
         })
+    }
+
+    /// Uses other certificates from the next handshake on.
+    pub(super) fn replace(&self, tls: &Tls) -> Result<(), String> {
+        self.config.store(server_config(tls)?);
+        Ok(())
     }
 
     /// Does a handshake. Returns none for a client that closes the connection before it sends
@@ -88,7 +67,10 @@ impl Handshakes {
             if !matches!(stream.peek(&mut first).await, Ok(1)) {
                 return Ok(None);
             }
-            match self.acceptor.accept(stream).await {
+            match TlsAcceptor::from(self.config.load_full())
+                .accept(stream)
+                .await
+            {
                 Ok(stream) => Ok(Some(stream)),
                 Err(_) if first[0] != HANDSHAKE_RECORD => {
                     Err("the client does not speak TLS".to_owned())
@@ -114,6 +96,38 @@ impl Handshakes {
 pub(super) fn peer(stream: &TlsStream<TcpStream>) -> Option<Peer> {
     let certificate = stream.get_ref().1.peer_certificates()?.first()?;
     Some(Peer::authenticated(ClientKey::of_certificate(certificate)))
+}
+
+/// Builds the settings of handshakes.
+fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, String> {
+    let invalid = |e: &dyn std::fmt::Display| format!("listen.tls: {e}");
+    let provider = Arc::new(default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| invalid(&e))?;
+    let builder = match &tls.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(pem) => {
+            let mut roots = RootCertStore::empty();
+            for ca in CertificateDer::pem_slice_iter(pem) {
+                let ca = ca.map_err(|e| invalid(&e))?;
+                roots.add(ca).map_err(|e| invalid(&e))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|e| invalid(&e))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&tls.certificate).collect();
+    let chain = chain.map_err(|e| invalid(&e))?;
+    let key = PrivateKeyDer::from_pem_slice(tls.key.expose_secret().as_bytes())
+        .map_err(|e| invalid(&e))?;
+    let mut config = builder
+        .with_single_cert(chain, key)
+        .map_err(|e| invalid(&e))?;
+    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+    Ok(Arc::new(config))
 }
 
 /// Limits log lines that any client can cause.

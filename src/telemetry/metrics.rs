@@ -154,6 +154,11 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Returns the number of calls and streams that have not ended.
+    pub fn calls_in_flight(&self) -> i64 {
+        self.in_flight.get()
+    }
+
     /// Returns the metrics of an operation at an upstream.
     pub fn rpc(&self, operation: &str, upstream: &str) -> RpcMetrics {
         RpcMetrics {

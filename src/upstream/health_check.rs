@@ -12,7 +12,7 @@ use super::{RequestContext, Upstream};
 use crate::credentials::{self, Credential};
 use crate::deadline::Deadline;
 use crate::downstream::{ClientKey, Downstream};
-use crate::error::Error;
+use crate::error::{Error, LoginFailure};
 use crate::http_client::HttpRequest;
 use drawbridge_transcoder::call::{Call, Reply};
 
@@ -43,8 +43,18 @@ impl Upstream {
                 Ok(credential)
             });
         match &result {
-            // The login goes on.
-            Err(Error::Deadline { .. }) => {}
+            // The login goes on: the one before it may have failed.
+            Err(
+                Error::Deadline { .. }
+                | Error::Login {
+                    failure: LoginFailure::Deadline,
+                    ..
+                },
+            ) => {
+                if let Some(error) = self.credentials.last_login_failure() {
+                    self.record_login(Some(&error));
+                }
+            }
             result => self.record_login(result.as_ref().err()),
         }
         result

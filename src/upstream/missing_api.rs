@@ -43,6 +43,25 @@ impl Cause {
     }
 }
 
+/// Parts of the 400 with which servers respond to plaintext HTTP at a TLS port, in lower case.
+/// Sources: nginx, "497"; Apache, mod_ssl; Go, `net/http/server.go`; Jetty and Tomcat do not
+/// respond so.
+const PLAINTEXT_MESSAGES: &[&str] = &[
+    "plain http request was sent to https port",
+    "speaking plain http to an ssl-enabled server port",
+    "client sent an http request to an https server",
+];
+
+/// Returns the hint for a response to plaintext HTTP at a TLS port: the request was not read.
+pub(super) fn plaintext_hint(fault: &Fault) -> Option<&'static str> {
+    let message = fault.message.to_ascii_lowercase();
+    let is_plaintext =
+        fault.http_status == 400 && PLAINTEXT_MESSAGES.iter().any(|part| message.contains(part));
+    is_plaintext.then_some(
+        "write https:// instead of http:// in the endpoint of the gateway's configuration",
+    )
+}
+
 /// Returns the cause of a 404 that says nothing about the resource.
 pub(super) fn cause(reply: &Reply, fault: &Fault) -> Option<Cause> {
     if !matches!(fault.http_status, 404 | 410) {
@@ -84,6 +103,35 @@ mod tests {
     use http::{HeaderMap, HeaderValue, StatusCode};
 
     use super::*;
+
+    #[test]
+    fn response_to_plaintext_at_a_tls_port_is_recognized() {
+        for (status, message, want) in [
+            (
+                400,
+                "400 The plain HTTP request was sent to HTTPS port nginx/1.24",
+                true,
+            ),
+            (
+                400,
+                "Reason: You're speaking plain HTTP to an SSL-enabled server port.",
+                true,
+            ),
+            (400, "Client sent an HTTP request to an HTTPS server.", true),
+            (
+                404,
+                "Client sent an HTTP request to an HTTPS server.",
+                false,
+            ),
+            (400, "Bad Request", false),
+        ] {
+            let fault = Fault {
+                message: message.into(),
+                ..crate::upstream::tests::fault(status)
+            };
+            assert_eq!(plaintext_hint(&fault).is_some(), want, "{message}");
+        }
+    }
 
     #[test]
     fn responses_of_gateways_and_proxies_are_recognized() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use super::{ExchangeHook, Settings, Upstream};
+use crate::deadline::CutOff;
 use crate::error::Error;
 use crate::upstream::family::Families;
 
@@ -20,6 +21,7 @@ pub struct Upstreams {
     all: Vec<Arc<Upstream>>,
     /// Indices in `all` of the upstreams that serve clients that name none.
     defaults: Vec<usize>,
+    cut_off: CutOff,
 }
 
 impl Upstreams {
@@ -32,20 +34,28 @@ impl Upstreams {
     ) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
         let mut all = Vec::new();
+        let cut_off = CutOff::default();
         for settings in settings {
             match Upstream::new(
                 settings.clone(),
                 families(&settings.family),
                 hook(&settings.name),
             ) {
-                Ok(upstream) => all.push(Arc::new(upstream)),
+                Ok(mut upstream) => {
+                    upstream.cut_off = cut_off.clone();
+                    all.push(Arc::new(upstream));
+                }
                 Err(e) => problems.push(format!("upstream {}: {e}", settings.name)),
             }
         }
         if !problems.is_empty() {
             return Err(problems);
         }
-        Self::new(all).map_err(|e| vec![e])
+        let upstreams = Self::new(all).map_err(|e| vec![e])?;
+        Ok(Self {
+            cut_off,
+            ..upstreams
+        })
     }
 
     /// Fails if two upstreams have the same name, or a family has two defaults.
@@ -71,7 +81,11 @@ impl Upstreams {
                 settings.is_default || alone(&settings.family)
             })
             .collect();
-        Ok(Self { all, defaults })
+        Ok(Self {
+            all,
+            defaults,
+            cut_off: CutOff::default(),
+        })
     }
 
     /// Returns the upstream named by the metadata `drawbridge-upstream`, else the family's
@@ -95,6 +109,11 @@ impl Upstreams {
     pub fn is_default(&self, upstream: &Upstream) -> bool {
         let mut defaults = self.defaults.iter();
         defaults.any(|i| std::ptr::eq(&*self.all[*i], upstream))
+    }
+
+    /// Returns what ends the calls in flight of the upstreams that [`Self::build`] has built.
+    pub fn cut_off(&self) -> &CutOff {
+        &self.cut_off
     }
 
     /// Returns all upstreams in the order of the configuration.

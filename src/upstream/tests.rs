@@ -1174,3 +1174,26 @@ async fn too_large_request_is_no_failure_of_the_upstream() {
     }
     assert_eq!(upstream.health(), Health::Healthy);
 }
+
+/// The health check gives up earlier than the login that it waits for.
+#[tokio::test(start_paused = true)]
+async fn hanging_login_makes_the_upstream_unhealthy() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let auth_url = format!("http://{}/v3", silent.local_addr().unwrap());
+    let upstream = upstream("http://127.0.0.1:1".parse().unwrap(), |settings| {
+        settings.auth = credentials::Settings::Keystone(credentials::Keystone {
+            auth_url: auth_url.parse().unwrap(),
+            identity: credentials::Identity::Token(SecretString::from("s3cret")),
+            project: None,
+            region: None,
+            interfaces: vec!["public".into()],
+        });
+    });
+    // The login ends between two health checks.
+    for _ in 0..4 {
+        let deadline = Deadline::after(Duration::from_secs(4));
+        assert!(upstream.log_in(deadline).await.is_err());
+        tokio::time::sleep(Duration::from_secs(8)).await;
+    }
+    assert_eq!(upstream.health(), Health::Unhealthy);
+}

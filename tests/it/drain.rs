@@ -201,40 +201,51 @@ async fn streams_of_an_old_connection_end_with_unavailable() {
 }
 
 /// The built gateway, whose log the test reads line by line.
-struct Serve {
+pub struct Serve {
     child: Child,
     log: BufReader<ChildStderr>,
-    _folder: tempfile::TempDir,
+    pub folder: tempfile::TempDir,
 }
 
 impl Serve {
     /// Starts it for an upstream, with this standard output.
     fn start(upstream: &str, stdout: impl Into<Stdio>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("drawbridge.toml");
         let text = format!(
             "[listen]\ngrpc = \"127.0.0.1:0\"\n[[upstream]]\nname = \"u\"\nfamily = \"heat\"\n\
              project_id = \"p1\"\nendpoint = \"{upstream}\"\nauth = {{ kind = \"none\" }}\n"
         );
+        Self::start_in(tempfile::tempdir().unwrap(), &text, stdout)
+    }
+
+    /// Starts it with this configuration, in a folder.
+    pub fn start_in(folder: tempfile::TempDir, text: &str, stdout: impl Into<Stdio>) -> Self {
+        Self::start_with(folder, text, stdout, &[])
+    }
+
+    /// As [`Serve::start_in`], with these variables.
+    pub fn start_with(
+        folder: tempfile::TempDir,
+        text: &str,
+        stdout: impl Into<Stdio>,
+        env: &[(String, String)],
+    ) -> Self {
+        let config = folder.path().join("drawbridge.toml");
         std::fs::write(&config, text).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_drawbridge"))
             .arg("--config")
             .arg(&config)
             .env_clear()
+            .envs(env.iter().cloned())
             .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
-        Self {
-            child,
-            log,
-            _folder: folder,
-        }
+        Self { child, log, folder }
     }
 
     /// Reads the address from the banner.
-    fn address(&mut self) -> std::net::SocketAddr {
+    pub fn address(&mut self) -> std::net::SocketAddr {
         let mut stdout = BufReader::new(self.child.stdout.take().unwrap());
         let mut line = String::new();
         while !line.contains("serves gRPC on ") {
@@ -246,14 +257,14 @@ impl Serve {
         line.trim().rsplit(' ').next().unwrap().parse().unwrap()
     }
 
-    fn send(&self, signal: &str) {
+    pub fn send(&self, signal: &str) {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", signal, &id]).status();
         assert!(sent.unwrap().success());
     }
 
     /// Reads the log up to a line with this text.
-    fn wait_for(&mut self, text: &str) {
+    pub fn wait_for(&mut self, text: &str) {
         let mut log = String::new();
         while !log.contains(text) {
             assert_ne!(self.log.read_line(&mut log).unwrap(), 0, "{text}: {log}");
@@ -261,7 +272,7 @@ impl Serve {
     }
 
     /// Waits for its end. Returns the exit code and the rest of the log.
-    fn wait(mut self) -> (Option<i32>, String) {
+    pub fn wait(mut self) -> (Option<i32>, String) {
         let log = std::io::read_to_string(&mut self.log).unwrap();
         (self.child.wait().unwrap().code(), log)
     }

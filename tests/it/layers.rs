@@ -7,7 +7,7 @@ use std::path::Path;
 /// The directories and files of `src/`, from the bottom up.
 const LAYERS: &[&[&str]] = &[
     &["api"],
-    &["spelling"],
+    &["reload", "spelling"],
     &["error"],
     &["deadline"],
     &["downstream"],

@@ -150,8 +150,21 @@ async fn selection_that_serves_nothing_stops_the_start() {
         let problems = start(settings).await.unwrap_err().join("\n");
         assert!(problems.contains(want), "{problems}");
     }
+    let mut settings =
+        crate::support::settings(vec![upstream("acme", "acme.v1", "http://127.0.0.1:1")]);
+    settings.descriptors = vec![selected(&[], &["acme"])];
+    let problems = start(settings.clone()).await.unwrap_err().join("\n");
+    let file = settings.descriptors[0].name.clone();
+    let want = format!("{file}: no rpc of this descriptor set is served: `exclude` leaves out");
+    assert!(problems.contains(&want), "{problems}");
+    settings.descriptors[0].bytes.clear();
+    let problems = start(settings).await.unwrap_err().join("\n");
+    let want = format!("{file}: not a complete descriptor set (it has no file): create one");
+    assert!(problems.contains(&want), "{problems}");
+
     // The family of the upstream is that of a service without a served rpc: both are said.
-    let mut settings = settings(vec![upstream("acme", "acme.v1", "http://127.0.0.1:1")]);
+    let mut settings =
+        crate::support::settings(vec![upstream("acme", "acme.v1", "http://127.0.0.1:1")]);
     let plain = PROTO.replace("option (google.api.http)", "// option");
     settings.descriptors = vec![compile(&plain).unwrap()];
     let problems = start(settings).await.unwrap_err().join("\n");

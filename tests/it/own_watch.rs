@@ -324,6 +324,20 @@ async fn merged_list_that_ends_before_its_total_is_not_a_list() {
     );
     assert_eq!(recorder.seen()[1].target, "/tasks?offset=2");
 
+    // The upstream ignores the offset.
+    let repeated = page("a=BUSY b=BUSY", 4);
+    let (recorder, gateway) = acme([repeated.clone(), repeated]).await;
+    let list = gateway
+        .client
+        .call("acme.v1.JobService/ListTasks", json!({}));
+    let status = list.await.unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+    assert!(
+        status.message().contains("ignores the offset"),
+        "{status:?}"
+    );
+    assert_eq!(recorder.seen().len(), 2);
+
     // An item was deleted while the pages were read.
     let (_recorder, gateway) = acme([page("a=BUSY b=BUSY", 3), page("", 2)]).await;
     let list = gateway

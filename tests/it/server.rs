@@ -14,6 +14,7 @@ use tonic_reflection::pb::{v1, v1alpha};
 use tonic_types::StatusExt;
 
 use crate::support::recorder::{Answer, Recorder};
+use crate::support::tls::{Ca, rcgen_ca, tls_connect};
 use crate::support::{Gateway, http_get, nowhere, settings, upstream};
 
 const LIST: &str = "SoftwareDeploymentService/ListSoftwareDeployments";
@@ -591,30 +592,6 @@ async fn client_certificate_is_required_with_mtls() {
     running.stop().await.unwrap();
 }
 
-/// Connects to a TLS listener with these protocols in ALPN, trusting `ca`.
-async fn tls_connect(
-    address: std::net::SocketAddr,
-    ca: &Ca,
-    alpn: &[&str],
-) -> std::io::Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
-    use rustls::pki_types::pem::PemObject;
-    let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(rustls::pki_types::CertificateDer::from_pem_slice(ca.pem.as_bytes()).unwrap())
-        .unwrap();
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let tcp = tokio::net::TcpStream::connect(address).await?;
-    tokio_rustls::TlsConnector::from(std::sync::Arc::new(config))
-        .connect("localhost".try_into().unwrap(), tcp)
-        .await
-}
-
 /// A gateway with a certificate of `ca` for `localhost`.
 async fn tls_gateway(ca: &Ca, client_ca: Option<&str>) -> drawbridge::ServerHandle {
     let (certificate, key) = ca.issue("localhost");
@@ -723,32 +700,6 @@ async fn stalled_tls_handshake_times_out() {
     let end = tokio::time::timeout(Duration::from_secs(86_400), silent.read(&mut byte)).await;
     assert!(matches!(end, Ok(Ok(0) | Err(_))), "{end:?}");
     running.stop().await.unwrap();
-}
-
-/// A certificate authority for one test.
-struct Ca {
-    pem: String,
-    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
-}
-
-fn rcgen_ca() -> Ca {
-    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let pem = params.self_signed(&key).unwrap().pem();
-    Ca {
-        pem,
-        issuer: rcgen::Issuer::new(params, key),
-    }
-}
-
-impl Ca {
-    fn issue(&self, name: &str) -> (String, String) {
-        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
-        let key = rcgen::KeyPair::generate().unwrap();
-        let cert = params.signed_by(&key, &self.issuer).unwrap();
-        (cert.pem(), key.serialize_pem())
-    }
 }
 
 #[tokio::test]

@@ -120,6 +120,18 @@ impl Watch {
     }
 }
 
+/// Runs a pasted command in a shell whose `grpcurl` prints its arguments.
+fn shell_arguments(command: &str) -> Vec<String> {
+    let program = "grpcurl() { printf '%s\\0' \"$@\"; }";
+    let output = Command::new("sh")
+        .args(["-euc", &format!("{program}\n{command}")])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{command}: {output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split_terminator('\0').map(str::to_owned).collect()
+}
+
 /// A task is printed with steps, log and prompt, and continues after the response.
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_task_prints_its_prompt() {
@@ -147,12 +159,13 @@ async fn waiting_task_prints_its_prompt() {
     let [command] = &watch.commands[..] else {
         panic!("{:?}", watch.commands);
     };
-    let (start, rest) = command.split_once(" -d '").unwrap();
-    let (request, rest) = rest.split_once("' ").unwrap();
-    assert_eq!(start, "  grpcurl -plaintext");
-    let address = place.gateway.running.grpc;
-    let rpc = "hitachi.automation.v1.TaskService/RespondTask";
-    assert_eq!(rest, format!("{address} {rpc}"));
+    let arguments = shell_arguments(command);
+    let [plaintext, data, request, address, rpc] = &arguments[..] else {
+        panic!("{arguments:?}");
+    };
+    assert_eq!((&**plaintext, &**data), ("-plaintext", "-d"));
+    assert_eq!(*address, place.gateway.running.grpc.to_string());
+    assert_eq!(rpc, "hitachi.automation.v1.TaskService/RespondTask");
     let request: Value = serde_json::from_str(request).unwrap();
     place.ok("TaskService/RespondTask", request).await;
     let (rest, code, errors) = watch.rest().await;

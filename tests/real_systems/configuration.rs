@@ -1,5 +1,6 @@
 //! Compares the reading of configuration that users already have with the tools that they
-//! have it for: curl, Python's urllib, requests and openstacksdk.
+//! have it for: curl, Python's urllib, requests and openstacksdk. Validates examples of the
+//! gateway's own file with jsonschema.
 
 use std::process::Command;
 
@@ -68,4 +69,48 @@ fn clouds_are_read_as_by_openstacksdk() {
 fn vendor_profiles_are_those_of_openstacksdk() {
     let ours = include_str!("../../src/credentials/clouds_yaml/vendors.yaml");
     assert_eq!(run("vendors.py", &[]), ours);
+}
+
+/// The first test stage has a validator of its own, of the keywords that the schema uses.
+#[test]
+fn schema_of_the_configuration_is_that_of_jsonschema() {
+    let python = python("jsonschema-venv", "config_schema/requirements.txt");
+    let drawbridge = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_drawbridge"));
+        let output = command.arg("config").args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let schema = write("schema.json", drawbridge(&["schema"]));
+    let kinds = "minimal cloud from_env keystone application_credential rackspace ak_sk basic \
+                 hsso token passthrough none all";
+    let mut files: Vec<_> = kinds
+        .split(' ')
+        .map(|kind| write(kind, drawbridge(&["example", kind])))
+        .collect();
+    let valid = files.len();
+    files.push(tests("fixtures/config/wrong.toml"));
+    let output = Command::new(python)
+        .arg(tests("config_schema/validate.py"))
+        .arg(schema)
+        .args(files)
+        .output()
+        .unwrap();
+    let problem = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{problem}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<_> = text
+        .lines()
+        .map(|line| line.split_once('\t').unwrap())
+        .collect();
+    for (n, (name, result)) in lines.iter().enumerate() {
+        assert_eq!(n < valid, *result == "valid", "{name}: {result}");
+    }
+    assert!(lines.len() > valid + 40, "{text}");
 }

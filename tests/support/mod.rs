@@ -7,6 +7,7 @@ pub mod process;
 pub mod recorder;
 pub mod request;
 pub mod tee;
+pub mod tls;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -55,7 +55,7 @@ pub use download::Download;
 pub use left_out::{LeftOut, LeftOutReason};
 pub use merge_pages::{MergePages, MergedPages};
 pub use pages::Pages;
-pub use paging::{Following, PageRequest, Paging};
+pub use paging::{Following, PageRequest, PagesBefore, Paging};
 pub use resolve::Resolve;
 pub use selection::{Selection, selectable};
 pub use upload::Upload;
@@ -76,6 +76,8 @@ pub const GATEWAY_SERVICES: [&str; 4] = [
 pub struct Contract {
     methods: HashMap<Box<str>, Arc<Method>>,
     left_out: BTreeMap<Box<str>, LeftOut>,
+    /// The descriptor sets of which no rpc is served.
+    unused: Vec<Diagnostic>,
     descriptor_sets: Vec<Vec<u8>>,
     /// By family.
     health_checks: BTreeMap<Box<str>, Arc<Method>>,
@@ -253,10 +255,12 @@ impl Contract {
     }
 
     /// Describes the selected rpcs that are not served: one entry each, or one for a service
-    /// of which no rpc is served.
+    /// of which no rpc is served. Then the descriptor sets of which no rpc is served.
     pub fn warnings(&self) -> Vec<Diagnostic> {
         let is_selected = |rpc: &&LeftOut| rpc.reason != LeftOutReason::NotSelected;
-        left_out::describe(self.left_out.values().filter(is_selected), &self.methods)
+        let mut all = left_out::describe(self.left_out.values().filter(is_selected), &self.methods);
+        all.extend(self.unused.iter().cloned());
+        all
     }
 
     /// Describes the rpcs that are not selected, as [`Contract::warnings`].
@@ -332,6 +336,9 @@ impl Method {
         if let Some(called) = &self.called {
             self.binding.check(request.bytes, dialect)?;
             return called.bind(request.bytes, dialect);
+        }
+        if let Some(rule) = &self.merge_pages {
+            rule.check(request.bytes)?;
         }
         let mut call = self.binding.bind(request, dialect)?;
         if self.raw_response.is_some() {

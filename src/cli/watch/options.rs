@@ -177,10 +177,32 @@ fn shell_json(text: &str) -> String {
     json + "\""
 }
 
+/// Returns the option of a header whose value is in a variable of the shell.
+fn header_from_variable(name: &str, variable: &str) -> String {
+    match shell_quoted(name) == name {
+        true => format!(r#" -H "{name}: ${variable}""#),
+        false => format!(r#" -H {}"${variable}""#, shell_quoted(&format!("{name}: "))),
+    }
+}
+
+/// Returns the variable for the value of a header, for example `X_KEY` for `x-key`.
+fn variable_of(name: &str) -> String {
+    let mut variable = String::new();
+    if name.starts_with(|c: char| c.is_ascii_digit()) {
+        variable.push('_');
+    }
+    variable.extend(name.chars().map(|c| match c.is_ascii_alphanumeric() {
+        true => c.to_ascii_uppercase(),
+        false => '_',
+    }));
+    variable
+}
+
 /// Quotes an argument for a shell, if it has to be.
 fn shell_quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-/:=@%+,".contains(c);
-    match !text.is_empty() && text.chars().all(is_plain) {
+    // zsh replaces `=a` by the path of `a`.
+    match !text.is_empty() && !text.starts_with('=') && text.chars().all(is_plain) {
         true => text.to_owned(),
         false => format!("'{}'", text.replace('\'', r"'\''")),
     }
@@ -247,14 +269,13 @@ impl Options {
         ];
         for (name, variable) in variables {
             if env(variable).is_some() {
-                grpcurl += &format!(r#" -H "{name}: ${variable}""#);
+                grpcurl += &header_from_variable(name, variable);
             }
         }
         for text in &self.metadata {
             // The value can be a secret, and the output is kept in the logs of a CI.
             if let Some((name, _)) = text.split_once('=') {
-                let variable = name.to_ascii_uppercase().replace(['-', '.'], "_");
-                grpcurl += &format!(r#" -H "{name}: ${variable}""#);
+                grpcurl += &header_from_variable(name, &variable_of(name));
             }
         }
         Some(Answer {
@@ -407,7 +428,7 @@ mod tests {
         }
     }
 
-    fn answer(gateway: &str, args: &[&str], env: &[&str]) -> String {
+    fn options(gateway: &str, args: &[&str]) -> Options {
         #[derive(Debug, clap::Parser)]
         struct Args {
             #[command(flatten)]
@@ -415,9 +436,15 @@ mod tests {
         }
         let all = ["watch", "task", "7", "--gateway", gateway];
         let all = all.iter().chain(args).copied();
-        let args = <Args as clap::Parser>::parse_from(all);
+        <Args as clap::Parser>::parse_from(all).options
+    }
+
+    fn answer(gateway: &str, args: &[&str], env: &[&str]) -> String {
         let env = |name: &str| env.contains(&name).then(|| "secret".to_owned());
-        args.options.answer(&env).unwrap().command("labelbutton1")
+        options(gateway, args)
+            .answer(&env)
+            .unwrap()
+            .command("labelbutton1")
     }
 
     #[test]
@@ -447,6 +474,103 @@ mod tests {
                  -H \"x-my-key: $X_MY_KEY\" {end} gw.example:443 {rpc}"
             )
         );
+    }
+
+    /// Runs a command in a shell whose `grpcurl` prints its arguments.
+    #[cfg(unix)]
+    fn shell_arguments(command: &str, env: &[(&str, &str)]) -> Vec<String> {
+        let program = "grpcurl() { printf '%s\\0' \"$@\"; }";
+        let folder = tempfile::tempdir().unwrap();
+        let output = std::process::Command::new("/bin/sh")
+            .args(["-euc", &format!("{program}\n{command}")])
+            .env_clear()
+            .envs(env.iter().copied())
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let problem = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command}: {problem}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let arguments = text.split_terminator('\0').map(str::to_owned);
+        arguments.collect()
+    }
+
+    /// What the shell makes of the command: nothing in it is interpreted.
+    #[cfg(unix)]
+    #[test]
+    fn shell_reads_each_argument_of_the_answer() {
+        let odd = r#"it's "$HOME" `id` $(id) \ *~;&|<>#!"#;
+        let label = "label'; $(id) \"x\" \\ \u{e9}";
+        let secret = r#"a'b"c $d \"#;
+        let env = [
+            ("DRAWBRIDGE_TOKEN", secret),
+            ("OS_TOKEN", "token"),
+            ("X_MY_KEY", secret),
+            ("_1_A_B_", "digit"),
+        ];
+        let file = |name: &str| format!("{odd}/{name}.pem");
+        let (ca, cert, key) = (file("ca"), file("cert"), file("key"));
+        let mut options = options(
+            "https://[::1]:50051",
+            &[
+                ["--ca", &*ca],
+                ["--cert", &*cert],
+                ["--key", &*key],
+                ["--upstream", odd],
+                ["--metadata", "x-my-key=hidden"],
+                ["--metadata", "1.a$b'=hidden"],
+            ]
+            .concat(),
+        );
+        let command = |options: &Options| {
+            let set = |name: &str| {
+                let mut env = env.iter();
+                env.find(|(known, _)| *known == name)
+                    .map(|(_, value)| (*value).to_owned())
+            };
+            options.answer(&set).unwrap().command(label)
+        };
+        let upstream = format!("drawbridge-upstream: {odd}");
+        let (token, own) = (
+            format!("drawbridge-token: {secret}"),
+            format!("x-my-key: {secret}"),
+        );
+        let arguments = shell_arguments(&command(&options), &env);
+        let (request, others): (Vec<_>, Vec<_>) = arguments
+            .iter()
+            .partition(|argument| argument.starts_with('{'));
+        let want = [
+            "-cacert",
+            &ca,
+            "-cert",
+            &cert,
+            "-key",
+            &key,
+            "-H",
+            &upstream,
+            "-H",
+            &token,
+            "-H",
+            "x-auth-token: token",
+            "-H",
+            &own,
+            "-H",
+            "1.a$b': digit",
+            "-d",
+            "[::1]:50051",
+            "hitachi.automation.v1.TaskService/RespondTask",
+        ];
+        assert_eq!(others, want);
+        let request: serde_json::Value = serde_json::from_str(request[0]).unwrap();
+        assert_eq!(
+            request,
+            serde_json::json!({"id": 7, "labels": {label: "true"}})
+        );
+        // The files of a shell's home, and options that look like one.
+        for name in ["~/ca.pem", "-x", "=a", "ca[1].pem", "", " "] {
+            options.ca = Some(name.into());
+            assert_eq!(shell_arguments(&command(&options), &env)[1], name);
+        }
     }
 
     #[test]

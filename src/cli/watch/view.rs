@@ -363,12 +363,13 @@ impl View {
         outputs.collect()
     }
 
-    /// Returns the last line: how it ended, after this time. None if no state was read.
-    pub(super) fn summary(&self, end: &str, elapsed: &str) -> Option<Line> {
+    /// Returns the last line: how it ended, and for how long it was watched, which is not the time
+    /// that the resource took. None if no state was read.
+    pub(super) fn summary(&self, end: &str, watched_for: &str) -> Option<Line> {
         if self.state.is_empty() {
             return None;
         }
-        let mut reason = format!("after {elapsed}, {}", self.state);
+        let mut reason = self.state.clone();
         if let Some((done, all)) = self.parts {
             reason += &format!(", {done} of {all} complete");
         }
@@ -378,6 +379,7 @@ impl View {
                 reason += &format!(" and {} more", others.len());
             }
         }
+        reason += &format!(" (watched for {watched_for})");
         Some(Line {
             mark: self.mark_of(&self.state),
             subject: self.title.clone(),
@@ -643,7 +645,7 @@ mod tests {
         assert_eq!(lines, want);
         assert_eq!(view.end(), None, "an event has shown it");
         let summary = view.summary("failed", "5s").unwrap();
-        assert_eq!(summary.reason, "after 5s, ROLLBACK_COMPLETE");
+        assert_eq!(summary.reason, "ROLLBACK_COMPLETE (watched for 5s)");
         assert_eq!(summary.mark, Mark::Failure);
     }
 
@@ -768,7 +770,7 @@ mod tests {
         );
         assert_eq!(
             summary.reason,
-            "after 1m05s, CREATE_IN_PROGRESS, 3 of 5 complete, failed: net and 1 more"
+            "CREATE_IN_PROGRESS, 3 of 5 complete, failed: net and 1 more (watched for 1m05s)"
         );
         assert_eq!(summary.mark, Mark::Progress);
     }

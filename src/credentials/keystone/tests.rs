@@ -391,8 +391,18 @@ fn rejected_or_invalid_logins_are_errors_without_secrets() {
         (response(429, ""), Code::Unavailable, "HTTP 429"),
         (response(503, echo), Code::Unavailable, "HTTP 503"),
         (response(200, "{}"), Code::Unavailable, "X-Subject-Token"),
+        (
+            response(200, "<!DOCTYPE html>"),
+            Code::Unavailable,
+            "it is a web page: it may be no identity service: check the URL",
+        ),
+        (
+            response(200, ""),
+            Code::Unavailable,
+            "X-Subject-Token: it may be no identity service: check the URL",
+        ),
         (factor, Code::Unauthenticated, "second factor"),
-        (html, Code::Unavailable, "line 1, column 1"),
+        (html, Code::Unavailable, "it is a web page"),
         (empty, Code::Unavailable, "the token is empty"),
     ] {
         let login = Login::new(password("SECRET"), None);

@@ -33,7 +33,11 @@ impl Identity {
                 response
             })
         };
-        Arc::new(TokenCache::new(Box::new(login), Arc::default()))
+        Arc::new(TokenCache::new(
+            "https://id as user u".to_owned(),
+            Box::new(login),
+            Arc::default(),
+        ))
     }
 
     fn logins(&self) -> usize {
@@ -172,10 +176,12 @@ async fn cancelled_call_does_not_cancel_the_login() {
     starts.recv().await.unwrap();
     let second = spawn(soon());
     let short = spawn(Deadline::after(Duration::from_millis(5)));
-    assert!(matches!(
-        short.await.unwrap(),
-        Err(Error::Deadline { sent: false })
-    ));
+    let late = short.await.unwrap().unwrap_err();
+    assert_eq!(late.code(), Code::DeadlineExceeded);
+    assert_eq!(
+        late.to_string(),
+        "the deadline passed while the login at https://id as user u was running"
+    );
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
     gate.add_permits(1);
@@ -427,13 +433,42 @@ async fn failure_that_lasts_is_not_repeated_for_the_waiting_calls() {
             login => token(login, 100),
         }
     });
-    assert!(
-        token_cache
-            .get(&Downstream::default(), soon())
-            .await
-            .is_err()
-    );
-    assert_eq!(identity.logins(), 1);
-    advance(UNAVAILABLE_BACKOFF).await;
+    for wait in [FAILED_BACKOFF, FAILED_BACKOFF - secs(1)] {
+        let error = token_cache.get(&Downstream::default(), soon()).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.retry_after(), Some(wait), "{error:?}");
+        assert_eq!(identity.logins(), 1);
+        advance(secs(1)).await;
+    }
+    advance(FAILED_BACKOFF).await;
     assert_eq!(login_number(&token_cache).await, "1");
+}
+
+/// A health check does not wait for a login that hangs: it finds out by the failure of the
+/// previous one.
+#[tokio::test(start_paused = true)]
+async fn hanging_login_fails_after_its_timeout() {
+    let identity = Identity::default();
+    let token_cache = identity.token_cache(|_| std::future::pending());
+    let started = Instant::now();
+    let wait = async || {
+        let deadline = Deadline::after(secs(4));
+        let error = token_cache.get(&Downstream::default(), deadline).await;
+        error.unwrap_err().code()
+    };
+    while token_cache.last_failure().is_none() {
+        assert!(started.elapsed() < LOGIN_TIMEOUT);
+        assert_eq!(
+            wait().await == Code::DeadlineExceeded,
+            started.elapsed() < LOGIN_TIMEOUT
+        );
+    }
+    // Another one runs.
+    assert_eq!(wait().await, Code::DeadlineExceeded);
+    let failure = token_cache.last_failure();
+    let text = failure.unwrap().to_string();
+    assert!(
+        text.starts_with("cannot log in at https://id as user u: no response in 30 s"),
+        "{text}"
+    );
 }

@@ -284,6 +284,34 @@ async fn values_are_not_sent_with_too_many_definitions() {
     assert!(recorder.seen().iter().all(|seen| seen.method == "GET"));
 }
 
+/// Definitions behind a page without items are checked.
+#[tokio::test]
+async fn all_pages_of_definitions_are_checked() {
+    let ok = submitting(false);
+    let (recorder, gateway) = start(move |seen| {
+        if !seen.path().ends_with("/PropertyDefinitions") {
+            return ok(seen);
+        }
+        let page = seen.pairs().into_iter().find(|(name, _)| name == "page");
+        let definition = json!({"instanceID": 1, "keyName": "host", "type": "integer"});
+        let data = match &*page.unwrap().1 {
+            "3" => json!([definition]),
+            _ => json!([]),
+        };
+        Answer::json(200, &json!({"data": data, "pagination": {"numPages": 3}}))
+    })
+    .await;
+    let request = json!({"id": 41, "properties": {"host": "a"}});
+    let error = gateway
+        .client
+        .call("AutomationServiceService/SubmitService", request)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument, "{error:?}");
+    assert!(error.message().contains("must be an integer"), "{error:?}");
+    assert!(recorder.seen().iter().all(|seen| seen.method == "GET"));
+}
+
 /// A submission is not retried, however it fails.
 #[tokio::test]
 async fn submission_is_not_retried() {

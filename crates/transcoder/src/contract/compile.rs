@@ -42,6 +42,7 @@ pub(super) fn compile(
         methods: HashMap::new(),
         health_checks: Vec::new(),
         left_out: BTreeMap::new(),
+        unused: Vec::new(),
         definitions: HashMap::new(),
     };
     for source in &sources {
@@ -59,6 +60,7 @@ pub(super) fn compile(
         methods,
         health_checks,
         mut left_out,
+        unused,
         ..
     } = compiler;
     for method in methods.values() {
@@ -83,6 +85,7 @@ pub(super) fn compile(
         methods,
         health_checks,
         left_out,
+        unused,
         descriptor_sets: sources.into_iter().map(|source| source.bytes).collect(),
     })
 }
@@ -115,6 +118,8 @@ struct Compiler<'a> {
     methods: HashMap<Box<str>, Arc<Method>>,
     health_checks: Vec<health_check::Named>,
     left_out: BTreeMap<Box<str>, LeftOut>,
+    /// The descriptor sets of which no rpc is served.
+    unused: Vec<Diagnostic>,
     /// The rpcs to serve by gRPC path, each with the descriptor set that defines it.
     definitions: HashMap<Box<str>, (Definition, String)>,
 }
@@ -167,6 +172,10 @@ impl Compiler<'_> {
             .compile();
         }
         self.check_selection(source, &pool, &compiled);
+        if compiled.methods.is_empty() {
+            self.unused
+                .push(left_out::unused(source, &compiled.left_out));
+        }
         let Compiled {
             mut methods,
             unlinked,

@@ -53,6 +53,9 @@ pub(super) fn read(source: &Source) -> Result<Set, Vec<Diagnostic>> {
         Ok(set) => set,
         Err(problem) => return Err(vec![incomplete(source, &problem.to_string())]),
     };
+    if set.file.is_empty() {
+        return Err(vec![incomplete(source, "it has no file")]);
+    }
     let diagnostics = check(&set);
     if !diagnostics.is_empty() {
         return Err(diagnostics);
@@ -82,26 +85,32 @@ pub(super) fn read(source: &Source) -> Result<Set, Vec<Diagnostic>> {
 /// Returns the problem of each file with an edition.
 fn editions(set: &FileDescriptorSet, bytes: &[u8]) -> BTreeMap<String, Diagnostic> {
     let raw = wire::all(bytes, FILE).unwrap_or_default();
-    let files = set.file.iter().zip(raw);
-    let with_edition = files.filter(|(file, _)| file.syntax() == EDITIONS);
     let problem = |(file, raw): (&FileDescriptorProto, &[u8])| {
-        let edition = match wire::last(raw, EDITION) {
-            Ok(Some(Value::Varint(1_000))) => " 2023",
-            Ok(Some(Value::Varint(1_001))) => " 2024",
-            _ => "",
-        };
+        let name = edition(file, raw)?;
         let diagnostic = Diagnostic {
             file: file.name().to_owned(),
             element: String::new(),
             option: String::new(),
             problem: format!(
-                "uses edition{edition}, and editions are not supported: write `syntax = \
+                "uses edition{name}, and editions are not supported: write `syntax = \
                  \"proto3\"`"
             ),
         };
-        (diagnostic.file.clone(), diagnostic)
+        Some((diagnostic.file.clone(), diagnostic))
     };
-    with_edition.map(problem).collect()
+    set.file.iter().zip(raw).filter_map(problem).collect()
+}
+
+/// Returns the name of the file's edition, after a space, where it has one: a compiler sets
+/// `syntax` with it, other tools may not.
+fn edition(file: &FileDescriptorProto, raw: &[u8]) -> Option<&'static str> {
+    match wire::last(raw, EDITION) {
+        Ok(Some(Value::Varint(1_000))) => Some(" 2023"),
+        Ok(Some(Value::Varint(1_001))) => Some(" 2024"),
+        // None, legacy, proto2 and proto3.
+        Ok(None | Some(Value::Varint(0 | 900 | 998 | 999))) if file.syntax() != EDITIONS => None,
+        _ => Some(""),
+    }
 }
 
 /// Returns the set with proto2, the syntax with the fewest restrictions, instead of editions:
@@ -110,8 +119,9 @@ fn without_editions(set: &FileDescriptorSet, bytes: &[u8]) -> Vec<u8> {
     let raw = wire::all(bytes, FILE).unwrap_or_default();
     let mut out = Vec::with_capacity(bytes.len() + 64);
     for (file, raw) in set.file.iter().zip(raw) {
+        let has_edition = edition(file, raw).is_some();
         let mut raw = raw.to_vec();
-        if file.syntax() == EDITIONS {
+        if has_edition {
             // The last value of a field counts.
             wire::write_bytes(&mut raw, SYNTAX, b"proto2");
         }

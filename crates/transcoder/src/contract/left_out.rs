@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use prost_reflect::MethodDescriptor;
 
-use super::{Diagnostic, Method};
+use super::{Diagnostic, Method, Source};
 use crate::api::drawbridge::v1::MethodRules;
 use crate::api::google::api::HttpRule;
 
@@ -143,4 +143,24 @@ pub(super) fn describe<'a>(
         });
     }
     all
+}
+
+/// Describes a descriptor set of which no rpc is served.
+pub(super) fn unused(source: &Source, left_out: &BTreeMap<Box<str>, LeftOut>) -> Diagnostic {
+    let is_selected = |rpc: &LeftOut| rpc.reason != LeftOutReason::NotSelected;
+    let problem = if left_out.is_empty() {
+        "it has no service: create it from the protos of the services, or remove it from the \
+         configuration"
+    } else if left_out.values().any(is_selected) {
+        "annotate an rpc, or remove the descriptor set from the configuration"
+    } else {
+        "`exclude` leaves out all of them: remove an entry, or the descriptor set from the \
+         configuration"
+    };
+    Diagnostic {
+        file: source.name.clone(),
+        element: String::new(),
+        option: String::new(),
+        problem: format!("no rpc of this descriptor set is served: {problem}"),
+    }
 }

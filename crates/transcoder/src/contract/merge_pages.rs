@@ -1,5 +1,7 @@
 //! `merge_pages`: fetches the further pages of a list and appends their items.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use bytes::Bytes;
 
 use super::diagnostics::Diagnostics;
@@ -31,6 +33,8 @@ pub struct MergePages {
     offset: Box<str>,
     /// The query parameters that select a page, each with its `=`.
     page: Vec<Box<str>>,
+    /// The fields of the request with these parameters: number and name.
+    fields: Vec<(u32, Box<str>)>,
 }
 
 /// A list with the pages fetched so far.
@@ -40,9 +44,25 @@ pub struct MergedPages {
     have: u64,
     total: u64,
     pages: usize,
+    /// A digest of the items of the last page.
+    last: u64,
 }
 
 impl MergePages {
+    /// Fails when the request selects a page by a negative number.
+    pub(super) fn check(&self, request: &[u8]) -> Result<(), Error> {
+        for (number, name) in &self.fields {
+            let value = wire::last(request, *number).map_err(Error::malformed)?;
+            if matches!(value, Some(Value::Varint(value)) if value > i64::MAX as u64) {
+                return Err(Error::Binding {
+                    field: name.to_string(),
+                    problem: "must not be negative".into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Starts with the first page. None: the list is complete, or the client requests a
     /// single page.
     pub fn begin(
@@ -62,12 +82,14 @@ impl MergePages {
         if have == 0 && total > 0 {
             return Err(ends_early(have, total));
         }
+        let last = self.digest(&first.message)?;
         Ok((have < total).then(|| MergedPages {
             message: first.message.to_vec(),
             notes: first.notes.clone(),
             have,
             total,
             pages: 0,
+            last,
         }))
     }
 
@@ -98,7 +120,8 @@ impl MergePages {
 
     /// Appends the items of a page. Returns whether the list is complete, by the total of
     /// this page, or of one before where it has none: items may be added and deleted in
-    /// between. A page without items before that is an error.
+    /// between. A page without items before that is an error, as is one with the items of the
+    /// page before: the API ignores the offset.
     pub fn add(
         &self,
         method: &Method,
@@ -125,6 +148,11 @@ impl MergePages {
         let view = View::of(&method.schema, method.output, &page).map_err(Error::malformed)?;
         merged.total = self.total(&view).unwrap_or(merged.total);
         let more = self.count(&page)?;
+        let digest = self.digest(&page)?;
+        if more > 0 && std::mem::replace(&mut merged.last, digest) == digest {
+            let problem = "a page repeats the one before: the API ignores the offset";
+            return Err(Error::not_the_resource(problem));
+        }
         let have = merged.have;
         let paths = notes.inexact.into_iter();
         merged
@@ -150,6 +178,15 @@ impl MergePages {
         }
     }
 
+    /// Returns a digest of the items of a page.
+    fn digest(&self, page: &Bytes) -> Result<u64, Error> {
+        let mut hasher = DefaultHasher::new();
+        wire::all(page, self.items)
+            .map_err(Error::malformed)?
+            .hash(&mut hasher);
+        Ok(hasher.finish())
+    }
+
     fn count(&self, page: &Bytes) -> Result<u64, Error> {
         let mut count = 0;
         for field in wire::fields(page) {
@@ -172,7 +209,7 @@ impl MergedPages {
 
 /// Returns the error of a list that ends before its total: the rest was not read, and must
 /// not seem to be deleted.
-fn ends_early(have: u64, total: u64) -> Error {
+pub(super) fn ends_early(have: u64, total: u64) -> Error {
     let problem = format!("the list ends after {have} of {total} items");
     Error::not_the_resource(problem)
 }
@@ -242,7 +279,10 @@ pub(super) fn compile(
         )?),
     };
     let mut page = Vec::new();
+    let mut fields = Vec::new();
     for index in offset.into_iter().chain(size) {
+        let field = &schema.message(method.input).fields[usize::from(index)];
+        fields.push((field.number, field.name.clone()));
         match method.binding.query_name(index) {
             Some(name) => page.push(format!("{name}=").into_boxed_str()),
             None => diagnostics.report_rule(
@@ -258,6 +298,7 @@ pub(super) fn compile(
         total: total?,
         offset: page.first()?.clone(),
         page,
+        fields,
     })
 }
 
@@ -291,6 +332,7 @@ mod tests {
             total: 0,
             offset: "offset=".into(),
             page: Vec::new(),
+            fields: Vec::new(),
         };
         for (path, want) in [
             ("tasks[2].x[1]", "tasks[22].x[1]"),

@@ -1,12 +1,15 @@
 //! `paging`: a list in pages, and where the next page starts.
 
+mod compile;
+
 use bytes::Bytes;
 
-use super::diagnostics::Diagnostics;
+pub(super) use self::compile::{compile, is_number, is_text, param};
+
+use super::merge_pages::ends_early;
 use crate::Error;
-use crate::api::drawbridge::v1::{self as rules, PagingStyle};
 use crate::json::wire::{self, Value};
-use crate::schema::{Cardinality, Field, Kind, Message, MessageId, Schema, is_in};
+use crate::schema::{Kind, MessageId, is_in};
 
 pub(super) const PAGE_SIZE: &str = "page_size";
 pub(super) const PAGE_TOKEN: &str = "page_token";
@@ -14,6 +17,9 @@ const NEXT_PAGE_TOKEN: &str = "next_page_token";
 
 /// Longest accepted page token, in bytes.
 const MAX_TOKEN_BYTES: usize = 4_096;
+
+/// Most pages in a row without items, where a total says that more follow.
+const MAX_EMPTY_PAGES: u32 = 1_000;
 
 /// A compiled `drawbridge.v1.Paging`.
 #[derive(Debug)]
@@ -61,12 +67,30 @@ struct Key {
 }
 
 /// What follows a page.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Following {
     /// The token of the next page; none when this is the last one.
     pub token: Option<String>,
     /// A total in the response says that more items follow.
     pub by_total: bool,
+    /// Neither a total nor a full page says that more items follow: the API may have another
+    /// page size than the requested one, or not page at all.
+    pub is_guess: bool,
+}
+
+/// What is known of the pages before one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PagesBefore {
+    /// The number of their items, where they are all pages before.
+    items: Option<u64>,
+    /// All pages are read in a row, this one among them.
+    is_walk: bool,
+    /// The number of items of the first page of the walk; none at that page.
+    first_items: Option<u64>,
+    /// The newest total.
+    total: Option<u64>,
+    /// How many pages in a row, up to the last one, had no items.
+    empty: u32,
 }
 
 /// The part of a list that a request asks for.
@@ -74,6 +98,10 @@ pub struct Following {
 pub struct PageRequest {
     /// Page size. None: the client did not set it, or the dialect does not have it.
     size: Option<u64>,
+    /// The client requests no items.
+    is_empty: bool,
+    /// The dialect has page tokens.
+    has_tokens: bool,
     /// OFFSET and PAGE: the page size that the API applies by itself.
     default_size: Option<u64>,
     /// OFFSET and PAGE: where the page starts.
@@ -81,8 +109,8 @@ pub struct PageRequest {
 }
 
 impl Paging {
-    /// Reads the paging fields of a request. A page token that no response contained is
-    /// `Error::Binding`.
+    /// Reads the paging fields of a request. A negative page size, or a page token that no
+    /// response contained, is `Error::Binding`.
     pub fn page_request(&self, request: &[u8], dialect: &str) -> Result<PageRequest, Error> {
         let fault = |problem: &str| Error::Binding {
             field: PAGE_TOKEN.into(),
@@ -104,75 +132,177 @@ impl Paging {
                 .ok_or_else(|| fault("must be the `next_page_token` of an earlier response"))?,
         };
         let sent = is_in(&self.size.absent_in, dialect);
-        let size = match wire::last(request, self.size.number).map_err(Error::malformed)? {
-            Some(Value::Varint(size)) if sent && size > 0 => Some(size),
+        let requested = match wire::last(request, self.size.number).map_err(Error::malformed)? {
+            Some(Value::Varint(size)) if size > i64::MAX as u64 => {
+                return Err(Error::Binding {
+                    field: PAGE_SIZE.into(),
+                    problem: "must not be negative".into(),
+                });
+            }
+            Some(Value::Varint(size)) if sent => Some(size),
             _ => None,
         };
+        let size = requested.filter(|size| *size > 0);
         let default_size = u64::from(self.default_size);
         let applies =
             sent && self.style != Style::Marker && size.is_none_or(|size| default_size < size);
         Ok(PageRequest {
             size,
+            is_empty: requested == Some(0),
+            has_tokens: is_in(&self.token.absent_in, dialect),
             default_size: applies.then_some(default_size),
             at,
         })
     }
 
-    /// Returns the token of the next page; none when this is the last one. A page with
-    /// more items than requested means that the API does not page: the list is
-    /// complete.
-    pub fn next(&self, request: PageRequest, page: &[u8]) -> Result<Option<String>, Error> {
-        Ok(self.following(request, page, None)?.token)
+    /// Returns what is known of the pages before the requested one, where none of them was
+    /// read.
+    pub fn before(&self, request: PageRequest) -> PagesBefore {
+        let first = match self.style {
+            Style::Page { first } => first,
+            Style::Marker | Style::Offset => 0,
+        };
+        PagesBefore {
+            items: (request.at == first).then_some(0),
+            ..PagesBefore::default()
+        }
     }
 
-    /// Returns what follows a page; see [`Paging::next`]. `before` is the number of items
-    /// of all pages before it, where it is known.
+    /// Returns what is known of the pages before the requested one, the first of a walk that
+    /// reads a page after the other.
+    pub fn begin_walk(&self, request: PageRequest) -> PagesBefore {
+        PagesBefore {
+            is_walk: true,
+            ..self.before(request)
+        }
+    }
+
+    /// Adds a page to those before the next one.
+    pub fn add(&self, before: &mut PagesBefore, page: &[u8]) -> Result<(), Error> {
+        let count = self.count(page)?;
+        before.items = before.items.map(|items| items.saturating_add(count));
+        before.first_items = before.first_items.or(Some(count));
+        before.total = self.total(page, count)?.or(before.total);
+        before.empty = match count {
+            0 => before.empty.saturating_add(1),
+            _ => 0,
+        };
+        Ok(())
+    }
+
+    /// Returns what follows a page. An error: the page has no items, although more follow by
+    /// the total or a link, and the next page cannot be requested.
     pub fn following(
         &self,
         request: PageRequest,
         page: &[u8],
-        before: Option<u64>,
+        before: &PagesBefore,
     ) -> Result<Following, Error> {
+        if !request.has_tokens {
+            return Ok(Following::default());
+        }
         let items = wire::all(page, self.items).map_err(Error::malformed)?;
         let count = items.len() as u64;
-        let full = count > 0 && [request.size, request.default_size].contains(&Some(count));
-        let total = self.total(page)?;
+        let total = self.total(page, count)?.or(before.total);
+        let (more, is_guess) = match total {
+            None => self.more_without_total(request, count, before),
+            Some(total) => (self.more_by_total(request, count, total, before)?, false),
+        };
         let token = match (self.style, items.last()) {
-            (Style::Marker, Some(last)) if full || self.has_next_link(page)? => {
-                Some(self.marker(last, count)?)
+            (Style::Marker, None) if !request.is_empty && self.has_next_link(page)? => {
+                let problem = "the page has no items, but a link to a next one";
+                return Err(Error::not_the_resource(problem));
             }
-            (Style::Marker, _) | (Style::Offset, None) => None,
-            (Style::Offset, Some(_)) => {
-                let next = request.at.saturating_add(count);
-                total
-                    .map_or(full, |total| next < total)
-                    .then(|| next.to_string())
-            }
-            (Style::Page { first }, last) => {
-                let next = request.at.saturating_add(1);
-                let read = next.saturating_sub(first);
-                let more = match total {
-                    None => full,
-                    // A page of a list that is filtered later can be empty.
-                    Some(items) if self.total_counts_items && last.is_none() => {
-                        let size = request.size.unwrap_or(u64::from(self.default_size));
-                        self.has_known_pages(request) && read.saturating_mul(size) < items
-                    }
-                    Some(items) if self.total_counts_items => match before {
-                        Some(before) => before.saturating_add(count) < items,
-                        None => self.more_items(request, read, count, items),
-                    },
-                    Some(pages) => read < pages,
-                };
-                more.then(|| next.to_string())
-            }
+            (Style::Marker, None) => None,
+            (Style::Marker, Some(last)) => match more || self.has_next_link(page)? {
+                true => Some(self.marker(last, count)?),
+                false => None,
+            },
+            (Style::Offset, _) => more.then(|| request.at.saturating_add(count).to_string()),
+            (Style::Page { .. }, _) => more.then(|| request.at.saturating_add(1).to_string()),
         };
         Ok(Following {
             by_total: token.is_some()
                 && total.is_some()
-                && (before.is_some() || self.has_known_pages(request)),
+                && (before.items.is_some() || self.has_known_pages(request)),
+            is_guess: token.is_some() && is_guess,
             token,
         })
+    }
+
+    /// Returns whether a page may follow one with `count` items, where no total says so, and
+    /// whether that is a guess: the API seems to have another page size than the requested
+    /// one, which the first page shows.
+    fn more_without_total(
+        &self,
+        request: PageRequest,
+        count: u64,
+        before: &PagesBefore,
+    ) -> (bool, bool) {
+        if count == 0 {
+            return (false, false);
+        }
+        if [request.size, request.default_size].contains(&Some(count)) {
+            return (true, false);
+        }
+        let is_shorter = before.first_items.is_some_and(|first| count < first);
+        let exceeds = request.size.is_some_and(|size| count > size);
+        let may_have_limit = request.size.is_some()
+            && before.is_walk
+            && !self.has_default_size
+            && self.style != Style::Marker;
+        let more = !is_shorter && (exceeds || may_have_limit);
+        (more, more)
+    }
+
+    /// Returns whether a page follows one with `count` items, by the total.
+    fn more_by_total(
+        &self,
+        request: PageRequest,
+        count: u64,
+        total: u64,
+        before: &PagesBefore,
+    ) -> Result<bool, Error> {
+        let Style::Page { first } = self.style else {
+            let have = request.at.saturating_add(count);
+            return match have < total && count == 0 && !request.is_empty {
+                true => Err(ends_early(have, total)),
+                false => Ok(have < total && count > 0),
+            };
+        };
+        // A page of a list that is filtered later can be empty.
+        if count == 0 && before.empty >= MAX_EMPTY_PAGES {
+            let problem = format!("the list has more than {MAX_EMPTY_PAGES} empty pages in a row");
+            return Err(Error::not_the_resource(problem));
+        }
+        let read = request.at.saturating_add(1).saturating_sub(first);
+        if !self.total_counts_items {
+            return Ok(read < total);
+        }
+        if count > 0 {
+            return Ok(match before.items {
+                Some(items) => items.saturating_add(count) < total,
+                None => self.more_items(request, read, count, total),
+            });
+        }
+        if request.is_empty {
+            return Ok(false);
+        }
+        // One page beyond the last one by the total is read, too: a page before had no items.
+        let size = request.size.unwrap_or(u64::from(self.default_size));
+        let is_known = self.has_known_pages(request);
+        let is_before_end = is_known && read.saturating_sub(1).saturating_mul(size) < total;
+        match before.items {
+            Some(have) if have >= total => Ok(false),
+            _ if is_before_end => Ok(true),
+            Some(_) if !is_known && before.empty == 0 => Ok(true),
+            Some(have) => Err(ends_early(have, total)),
+            None if before.is_walk && before.empty > 0 => {
+                let problem = format!("the last pages of a list of {total} items have none");
+                Err(Error::not_the_resource(problem))
+            }
+            None => Ok(false),
+        }
     }
 
     /// Returns whether more of `total` items follow page number `read`, from 1, which has
@@ -213,34 +343,57 @@ impl Paging {
         }
     }
 
-    /// Returns whether NOT_FOUND in response to this request, of an API that numbers its
-    /// pages, means that the list ended with the page before. `by_total` says whether the
-    /// response with that page had a total by which more follow; none if that response is
-    /// not known.
-    pub fn ends_before(&self, request: PageRequest, by_total: Option<bool>) -> bool {
-        let has_total = !self.total.is_empty();
-        let by_total = by_total.unwrap_or(has_total && self.has_known_pages(request));
-        matches!(self.style, Style::Page { first } if request.at > first) && !by_total
-    }
-
-    /// Returns the number of items before this page, if it is the first one.
-    pub fn items_before(&self, request: PageRequest) -> Option<u64> {
-        let first = match self.style {
-            Style::Page { first } => first,
-            Style::Marker | Style::Offset => 0,
+    /// Returns whether NOT_FOUND in response to this request means that the list ended with the
+    /// page before: where the API numbers its pages, or counts items and the request was a
+    /// guess. `following` is what the page before said; none if that page is not known.
+    pub fn ends_before(&self, request: PageRequest, following: Option<&Following>) -> bool {
+        let is_behind_first = match self.style {
+            Style::Page { first } => request.at > first,
+            Style::Offset => following.is_some_and(|following| following.is_guess),
+            Style::Marker => false,
         };
-        (request.at == first).then_some(0)
+        let by_total = match following {
+            Some(following) => following.by_total,
+            None => !self.total.is_empty() && self.has_known_pages(request),
+        };
+        is_behind_first && !by_total
     }
 
-    /// Returns the page with `next_page_token` set.
-    pub fn with_next(&self, request: PageRequest, page: Bytes) -> Result<Bytes, Error> {
-        let Some(token) = self.next(request, &page)? else {
-            return Ok(page);
+    /// Returns the request of a page that this one repeats if the API ignores page tokens:
+    /// the page before, or the first one. None for the first page, and where that page is
+    /// not needed, because the key of the last item shows it.
+    pub fn repeated_page(&self, request: &[u8], page: PageRequest) -> Option<Bytes> {
+        match self.style {
+            Style::Offset if page.at > 0 => Some(self.at(request, "0")),
+            _ => self.page_before(request, page),
+        }
+    }
+
+    /// Returns whether the page ends with the item after which it was to start: the API
+    /// ignores page tokens.
+    pub fn ends_at_its_token(&self, request: &[u8], page: &[u8]) -> Result<bool, Error> {
+        if self.style != Style::Marker {
+            return Ok(false);
+        }
+        let token = wire::last(request, self.token.number).map_err(Error::malformed)?;
+        let token = token.map(|value| value.bytes()).unwrap_or_default();
+        let items = wire::all(page, self.items).map_err(Error::malformed)?;
+        let key = match items.last() {
+            Some(last) if !token.is_empty() => self.key(last)?,
+            _ => None,
+        };
+        Ok(key.is_some_and(|key| key == token))
+    }
+
+    /// Returns the page with this `next_page_token`.
+    pub fn with_token(&self, page: Bytes, token: Option<&str>) -> Bytes {
+        let Some(token) = token else {
+            return page;
         };
         let mut out = Vec::with_capacity(page.len() + token.len() + 8);
         out.extend_from_slice(&page);
         wire::write_bytes(&mut out, self.next, token.as_bytes());
-        Ok(out.into())
+        out.into()
     }
 
     /// Returns the request of the page that starts at `token`, from that of any other
@@ -281,7 +434,13 @@ impl Paging {
             })
     }
 
-    fn total(&self, page: &[u8]) -> Result<Option<u64>, Error> {
+    fn count(&self, page: &[u8]) -> Result<u64, Error> {
+        let items = wire::all(page, self.items).map_err(Error::malformed)?;
+        Ok(items.len() as u64)
+    }
+
+    /// Returns the total of a page with `count` items.
+    fn total(&self, page: &[u8], count: u64) -> Result<Option<u64>, Error> {
         let Some((number, steps)) = self.total.split_last() else {
             return Ok(None);
         };
@@ -295,7 +454,9 @@ impl Paging {
         }
         // A total of 0 on a page with items means that the API does not set it.
         Ok(match wire::last(&at, *number).map_err(Error::malformed)? {
-            Some(Value::Varint(total)) if total > 0 && total <= i64::MAX as u64 => Some(total),
+            Some(Value::Varint(total)) if total <= i64::MAX as u64 => {
+                Some(total).filter(|total| *total > 0 || count == 0)
+            }
             _ => None,
         })
     }
@@ -321,228 +482,6 @@ pub(super) fn with_token(request: &[u8], field: u32, token: &str) -> Bytes {
     // The last occurrence of a field wins.
     wire::write_bytes(&mut next, field, token.as_bytes());
     next.into()
-}
-
-/// Compiles the `paging` of an rpc.
-pub(super) fn compile(
-    rule: &rules::Paging,
-    schema: &Schema,
-    (input, output): (MessageId, MessageId),
-    diagnostics: &mut Diagnostics<'_>,
-) -> Option<Paging> {
-    let request = schema.message(input);
-    let response = schema.message(output);
-    let style = match rule.style() {
-        PagingStyle::Marker => Style::Marker,
-        PagingStyle::Offset => Style::Offset,
-        PagingStyle::Page => Style::Page {
-            first: u64::try_from(rule.first_page.unwrap_or(1)).unwrap_or_default(),
-        },
-        PagingStyle::Unspecified => {
-            diagnostics.report_rule("paging.style", "is missing: set MARKER, OFFSET or PAGE");
-            return None;
-        }
-    };
-    if rule.first_page.is_some_and(|first| first < 0) {
-        diagnostics.report_rule("paging.first_page", "must not be negative");
-    }
-    if rule.first_page.is_some() && !matches!(style, Style::Page { .. }) {
-        diagnostics.report_rule("paging.first_page", "is for the style PAGE");
-    }
-    if rule.default_size < 0 {
-        diagnostics.report_rule("paging.default_size", "must not be negative");
-    }
-    let size = param(request, PAGE_SIZE, is_number, diagnostics);
-    let token = param(request, PAGE_TOKEN, is_text, diagnostics);
-    let next = match response.field(NEXT_PAGE_TOKEN) {
-        Some((_, field)) if is_text(field) && field.gateway_only => Some(field.number),
-        _ => {
-            let problem = format!(
-                "{} needs `string {NEXT_PAGE_TOKEN}`, marked `gateway_only`: the gateway sets it",
-                response.name
-            );
-            diagnostics.report_rule("paging", problem);
-            None
-        }
-    };
-    let Some((items, item)) = messages(response, &rule.items) else {
-        let problem = format!(
-            "`{}` is not a repeated message field of {}",
-            rule.items, response.name
-        );
-        diagnostics.report_rule("paging.items", problem);
-        return None;
-    };
-    let key = key(rule, schema.message(item), style, diagnostics);
-    let total = total(rule, schema, output, style, diagnostics);
-    if rule.total_counts_items && (rule.total.is_empty() || !matches!(style, Style::Page { .. })) {
-        let problem = "is for the style PAGE with a `total`";
-        diagnostics.report_rule("paging.total_counts_items", problem);
-    }
-    let links = links(rule, schema, response, style, diagnostics);
-    Some(Paging {
-        style,
-        size: size?,
-        token: token?,
-        items: items.number,
-        next: next?,
-        total,
-        total_counts_items: rule.total_counts_items,
-        links,
-        key,
-        item,
-        default_size: match u32::try_from(rule.default_size) {
-            Ok(size) if size > 0 => size,
-            _ => 100,
-        },
-        has_default_size: rule.default_size > 0,
-    })
-}
-
-pub(super) fn param(
-    request: &Message,
-    name: &str,
-    fits: fn(&Field) -> bool,
-    diagnostics: &mut Diagnostics<'_>,
-) -> Option<Param> {
-    match request.field(name) {
-        Some((_, field)) if fits(field) && !field.gateway_only && !field.output_only => {
-            Some(Param {
-                number: field.number,
-                absent_in: field.absent_in.clone(),
-            })
-        }
-        _ => {
-            let what = if name == PAGE_SIZE { "int32" } else { "string" };
-            let problem = format!(
-                "{} needs `{what} {name}`, with its REST name as `name`",
-                request.name
-            );
-            diagnostics.report_rule("paging", problem);
-            None
-        }
-    }
-}
-
-fn key(
-    rule: &rules::Paging,
-    item: &Message,
-    style: Style,
-    diagnostics: &mut Diagnostics<'_>,
-) -> Option<Key> {
-    if rule.key.is_empty() {
-        if style == Style::Marker {
-            diagnostics.report_rule(
-                "paging.key",
-                "is missing: the next page starts after the key of the last item",
-            );
-        }
-        return None;
-    }
-    match item.field(&rule.key) {
-        Some((_, field)) if field.is_key() => Some(Key {
-            number: field.number,
-            kind: field.kind,
-        }),
-        _ => {
-            let problem = format!(
-                "`{}` is not a single string or integer field of {}",
-                rule.key, item.name
-            );
-            diagnostics.report_rule("paging.key", problem);
-            None
-        }
-    }
-}
-
-fn total(
-    rule: &rules::Paging,
-    schema: &Schema,
-    output: MessageId,
-    style: Style,
-    diagnostics: &mut Diagnostics<'_>,
-) -> Vec<u32> {
-    let mut steps = Vec::new();
-    if rule.total.is_empty() {
-        return steps;
-    }
-    if style == Style::Marker {
-        diagnostics.report_rule("paging.total", "is for the styles OFFSET and PAGE");
-        return steps;
-    }
-    let mut message = schema.message(output);
-    let mut names = rule.total.split('.').peekable();
-    while let Some(name) = names.next() {
-        match message.field(name).map(|(_, field)| field) {
-            Some(field) if names.peek().is_none() && is_number(field) => {
-                steps.push(field.number);
-                return steps;
-            }
-            Some(Field {
-                number,
-                kind: Kind::Message(below),
-                cardinality: Cardinality::Explicit,
-                ..
-            }) if names.peek().is_some() => {
-                steps.push(*number);
-                message = schema.message(*below);
-            }
-            _ => {
-                let problem = format!("`{name}` is not a single integer field of {}", message.name);
-                diagnostics.report_rule("paging.total", problem);
-                return Vec::new();
-            }
-        }
-    }
-    steps
-}
-
-fn links(
-    rule: &rules::Paging,
-    schema: &Schema,
-    response: &Message,
-    style: Style,
-    diagnostics: &mut Diagnostics<'_>,
-) -> Option<(u32, u32)> {
-    if rule.next_links.is_empty() {
-        return None;
-    }
-    if style != Style::Marker {
-        diagnostics.report_rule("paging.next_links", "is for the style MARKER");
-        return None;
-    }
-    let found = messages(response, &rule.next_links).and_then(|(field, link)| {
-        let (_, rel) = schema.message(link).field("rel")?;
-        is_text(rel).then_some((field.number, rel.number))
-    });
-    if found.is_none() {
-        let problem = format!(
-            "`{}` is not a repeated message field of {} with a string `rel`",
-            rule.next_links, response.name
-        );
-        diagnostics.report_rule("paging.next_links", problem);
-    }
-    found
-}
-
-fn messages<'a>(message: &'a Message, name: &str) -> Option<(&'a Field, MessageId)> {
-    let (_, field) = message.field(name)?;
-    match (field.kind, field.cardinality) {
-        (Kind::Message(id), Cardinality::Repeated) => Some((field, id)),
-        _ => None,
-    }
-}
-
-pub(super) fn is_text(field: &Field) -> bool {
-    field.is_single() && field.kind == Kind::String
-}
-
-pub(super) fn is_number(field: &Field) -> bool {
-    field.is_single()
-        && matches!(
-            field.kind,
-            Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64
-        )
 }
 
 fn print(kind: Kind, number: u64) -> String {

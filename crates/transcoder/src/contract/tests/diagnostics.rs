@@ -203,6 +203,20 @@ fn editions_and_sets_of_no_compiler_are_reported() {
             0,
             "e.proto: uses edition, and editions",
         ),
+        // A tool that writes no syntax.
+        (
+            FileDescriptorProto {
+                syntax: None,
+                ..file("", "p", plain.clone())
+            },
+            1_000,
+            "e.proto: uses edition 2023, and editions",
+        ),
+        (
+            file("proto3", "p", plain.clone()),
+            1_001,
+            "e.proto: uses edition 2024, and editions",
+        ),
         (
             file("", "p", plain.clone()),
             0,

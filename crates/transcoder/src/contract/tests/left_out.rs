@@ -201,6 +201,36 @@ fn selection_limits_what_is_served_and_checked() {
 }
 
 #[test]
+fn descriptor_set_of_which_nothing_is_served_is_named() {
+    let rpcs = format!("service S {{ {GET} }} {MESSAGES}");
+    let plain = format!("service S {{ rpc Plain(Req) returns (Res); }} {MESSAGES}");
+    for (text, exclude, want) in [
+        (
+            &rpcs,
+            "t",
+            "`exclude` leaves out all of them: remove an entry",
+        ),
+        (
+            &rpcs,
+            "t.S.Get",
+            "`exclude` leaves out all of them: remove an entry",
+        ),
+        (&plain, "", "annotate an rpc"),
+        (&MESSAGES.to_owned(), "", "it has no service"),
+    ] {
+        let exclude: &[&str] = if exclude.is_empty() { &[] } else { &[exclude] };
+        let warnings = printed(&compile(source(text, &[], exclude)).warnings());
+        let last = warnings.lines().last().unwrap();
+        let want = format!("t.binpb: no rpc of this descriptor set is served: {want}");
+        assert!(last.starts_with(&want), "{exclude:?}\n{warnings}");
+    }
+    assert!(compile(source(&rpcs, &[], &[])).warnings().is_empty());
+    let empty = problems(Source::new("empty.binpb", Vec::new()));
+    let want = "empty.binpb: not a complete descriptor set (it has no file): create one with";
+    assert!(empty.starts_with(want), "{empty}");
+}
+
+#[test]
 fn selected_rpcs_that_cannot_be_served_are_errors() {
     let text = format!(
         "service S {{ {GET} rpc Plain(Req) returns (Res); }}

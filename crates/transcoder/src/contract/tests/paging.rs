@@ -48,8 +48,9 @@ fn next(test: &TestContract, request: Json, dialect: &str, page: Json) -> Option
     let request = test.wire("t.ListRequest", request);
     let asked = paging.page_request(&request, dialect).unwrap();
     let page = test.wire("t.ListResponse", page);
-    let next = paging.next(asked, &page).unwrap();
-    let whole = paging.with_next(asked, page.into()).unwrap();
+    let next = paging.following(asked, &page, &paging.before(asked));
+    let next = next.unwrap().token;
+    let whole = paging.with_token(page.into(), next.as_deref());
     let whole = test.json("t.ListResponse", &whole);
     assert_eq!(
         whole["nextPageToken"]
@@ -92,12 +93,12 @@ fn marker_is_the_key_of_the_last_item() {
             json!({"things": things(&["a"])}),
             None,
         ),
-        // More items than requested: the API does not page.
+        // More items than requested: the API has its own page size, or does not page.
         (
             json!({"pageSize": 1}),
             "",
             json!({"things": things(&["a", "b"])}),
-            None,
+            Some("b"),
         ),
         // The dialect does not have the size.
         (
@@ -119,7 +120,6 @@ fn marker_is_the_key_of_the_last_item() {
             json!({"things": things(&["a"]), "links": next_link}),
             Some("a"),
         ),
-        (json!({}), "", json!({"links": next_link}), None),
     ] {
         let got = next(&test, request.clone(), dialect, page.clone());
         assert_eq!(got.as_deref(), want, "{request} {dialect} {page}");
@@ -131,7 +131,7 @@ fn marker_is_the_key_of_the_last_item() {
         .unwrap();
     let page = test.wire("t.ListResponse", json!({"things": [{"number": 1}]}));
     assert!(matches!(
-        paging.next(asked, &page),
+        paging.following(asked, &page, &paging.before(asked)),
         Err(Error::Decode { .. })
     ));
 }
@@ -202,7 +202,7 @@ fn offsets_and_pages_are_counted() {
         ),
         (
             &offset,
-            json!({"pageToken": "3"}),
+            json!({"pageToken": "5"}),
             json!({"count": 5}),
             None,
         ),
@@ -252,7 +252,7 @@ fn offsets_and_pages_are_counted() {
             &by_itself,
             json!({"pageSize": 1}),
             json!({"things": two}),
-            None,
+            Some("2"),
         ),
         (&from_zero, json!({}), pages(2), Some("1")),
         (&from_zero, json!({"pageToken": "1"}), pages(2), None),
@@ -488,7 +488,18 @@ fn options_of_the_list_hold_in_its_stream() {
     let listed = stream.polled_request(&request).unwrap().unwrap();
     let asked = list.page_request(&listed, "").unwrap();
     let page = test.wire("t.ListResponse", json!({"things": things(&["a", "b"])}));
-    assert_eq!(list.next(asked, &page).unwrap().as_deref(), Some("6"));
+    let following = list.following(asked, &page, &list.before(asked)).unwrap();
+    assert_eq!(following.token.as_deref(), Some("6"));
+}
+
+/// Returns what is known after a first page with so many items.
+fn after_page(test: &TestContract, request: &Json, items: usize) -> PagesBefore {
+    let paging = test.rpc("List").paging.as_ref().unwrap();
+    let first = test.wire("t.ListRequest", request.clone());
+    let mut before = paging.begin_walk(paging.page_request(&first, "").unwrap());
+    let page = test.wire("t.ListResponse", json!({"things": vec![json!({}); items]}));
+    paging.add(&mut before, &page).unwrap();
+    before
 }
 
 #[test]
@@ -521,9 +532,12 @@ fn total_of_a_numbered_list_can_count_items() {
         // A page without items, where the total says that more pages follow.
         (3, 2, 0, 9, Some(3), Some("3"), true),
         (3, 2, 0, 9, None, Some("3"), true),
-        (3, 2, 0, 6, Some(3), None, false),
-        (3, 3, 0, 9, Some(6), None, false),
-        (9, 2, 0, 90, Some(2), None, false),
+        // One page beyond the last one by the total: a page has no items.
+        (3, 2, 0, 6, Some(3), Some("3"), true),
+        (3, 2, 0, 6, None, Some("3"), true),
+        (3, 3, 0, 6, None, None, false),
+        (3, 3, 0, 9, Some(6), Some("4"), true),
+        (9, 2, 0, 90, Some(2), Some("3"), true),
     ] {
         let request = json!({"pageSize": size, "pageToken": page.to_string()});
         let asked = paging
@@ -531,7 +545,11 @@ fn total_of_a_numbered_list_can_count_items() {
             .unwrap();
         let ids: Vec<Json> = (0..items).map(|id| json!({"id": id.to_string()})).collect();
         let response = test.wire("t.ListResponse", json!({"things": ids, "count": total}));
-        let following = paging.following(asked, &response, before).unwrap();
+        let pages_before = match before {
+            None => PagesBefore::default(),
+            Some(items) => after_page(&test, &json!({"pageSize": size}), items),
+        };
+        let following = paging.following(asked, &response, &pages_before).unwrap();
         let got = (following.token.as_deref(), following.by_total);
         let case = format!("{size} {page} {items} {total} {before:?}");
         assert_eq!(got, (want, by_total), "{case}");
@@ -548,7 +566,7 @@ fn page_without_items_is_the_last_unless_a_total_says_that_more_follow() {
         (format!(r#"{page} total: "count""#), 3, Some("3")),
         (
             r#"style: PAGING_STYLE_OFFSET items: "things" total: "count""#.into(),
-            9,
+            2,
             None,
         ),
     ] {
@@ -557,7 +575,8 @@ fn page_without_items_is_the_last_unless_a_total_says_that_more_follow() {
         let request = test.wire("t.ListRequest", json!({"pageSize": 3, "pageToken": "2"}));
         let asked = paging.page_request(&request, "").unwrap();
         let response = test.wire("t.ListResponse", json!({"things": [], "count": total}));
-        let following = paging.following(asked, &response, None).unwrap();
+        let following = paging.following(asked, &response, &PagesBefore::default());
+        let following = following.unwrap();
         let got = (following.token.as_deref(), following.by_total);
         assert_eq!(got, (want, want.is_some()), "{rule} {total}");
     }
@@ -576,48 +595,204 @@ fn pages_of_unknown_size_may_end_before_the_total_shows_it() {
         let asked = paging.page_request(&request, "").unwrap();
         let ids: Vec<Json> = (0..15).map(|id| json!({"id": id.to_string()})).collect();
         let response = test.wire("t.ListResponse", json!({"things": ids, "count": 40}));
-        let following = paging.following(asked, &response, None).unwrap();
+        let following = paging.following(asked, &response, &PagesBefore::default());
+        let following = following.unwrap();
         let got = (following.token.as_deref(), following.by_total);
         assert_eq!(got, (want, by_total), "{more}");
         let before = paging.page_before(&request, asked).unwrap();
         let before = paging.page_request(&before, "").unwrap();
         assert_eq!(paging.page_before(&request, before), None);
-        assert!(paging.ends_before(asked, Some(following.by_total)));
+        assert!(paging.ends_before(asked, Some(&following)));
         assert_eq!(paging.ends_before(asked, None), more.is_empty());
     }
 }
 
 #[test]
-fn missing_page_ends_a_numbered_list_only() {
+fn missing_page_ends_a_numbered_list_or_one_whose_next_page_is_a_guess() {
     let asked = |paging: &str, token: &str| {
         let test = TestContract::new(&lists(paging, MESSAGES));
         let request = json!({"pageSize": 3, "pageToken": token});
         let request = test.wire("t.ListRequest", request);
         let paging = test.rpc("List").paging.as_ref().unwrap();
         let asked = paging.page_request(&request, "").unwrap();
-        [None, Some(false), Some(true)].map(|by_total| paging.ends_before(asked, by_total))
+        let said = |by_total, is_guess| Following {
+            token: Some("2".into()),
+            by_total,
+            is_guess,
+        };
+        [
+            None,
+            Some(said(false, false)),
+            Some(said(true, false)),
+            Some(said(false, true)),
+        ]
+        .map(|following| paging.ends_before(asked, following.as_ref()))
     };
     let page = r#"style: PAGING_STYLE_PAGE items: "things""#;
     let from_zero = format!("{page} first_page: 0");
     let total = format!(r#"{page} total: "count""#);
     for (paging, token, want) in [
-        (page, "2", [true, true, false]),
-        (page, "1", [false; 3]),
-        (page, "", [false; 3]),
-        (&from_zero, "1", [true, true, false]),
-        (&from_zero, "0", [false; 3]),
-        (&total, "2", [false, true, false]),
+        (page, "2", [true, true, false, true]),
+        (page, "1", [false; 4]),
+        (page, "", [false; 4]),
+        (&from_zero, "1", [true, true, false, true]),
+        (&from_zero, "0", [false; 4]),
+        (&total, "2", [false, true, false, true]),
         (
             r#"style: PAGING_STYLE_OFFSET items: "things""#,
             "2",
-            [false; 3],
+            [false, false, false, true],
         ),
         (
             r#"style: PAGING_STYLE_MARKER items: "things" key: "id""#,
             "2",
-            [false; 3],
+            [false; 4],
         ),
     ] {
         assert_eq!(asked(paging, token), want, "{paging} {token}");
+    }
+}
+
+/// Walks a list whose pages have so many items and such a total. Returns the tokens, and the
+/// problem if the walk fails.
+fn walk(rule: &str, size: i32, pages: &[(usize, i32)]) -> (Vec<String>, Option<String>) {
+    let test = TestContract::new(&lists(rule, MESSAGES));
+    let paging = test.rpc("List").paging.as_ref().unwrap();
+    let first = test.wire("t.ListRequest", json!({"pageSize": size}));
+    let mut request = Bytes::from(first);
+    let mut before = None;
+    let mut tokens = Vec::new();
+    let mut id = 0;
+    for (count, total) in pages {
+        let requested = paging.page_request(&request, "").unwrap();
+        let before = before.get_or_insert_with(|| paging.begin_walk(requested));
+        let ids: Vec<Json> = (id..id + count)
+            .map(|id| json!({"id": id.to_string()}))
+            .collect();
+        id += count;
+        let page = test.wire("t.ListResponse", json!({"things": ids, "count": total}));
+        let following = match paging.following(requested, &page, before) {
+            Ok(following) => following,
+            Err(error) => return (tokens, Some(error.to_string())),
+        };
+        paging.add(before, &page).unwrap();
+        let Some(token) = following.token else {
+            return (tokens, None);
+        };
+        request = paging.at(&request, &token);
+        tokens.push(token);
+    }
+    panic!("{rule} {size} {pages:?}: the walk goes on after {tokens:?}");
+}
+
+#[test]
+fn list_does_not_end_before_its_total() {
+    let offset = r#"style: PAGING_STYLE_OFFSET items: "things" total: "count""#;
+    let page = r#"style: PAGING_STYLE_PAGE items: "things" total: "count""#;
+    let items = format!("{page} total_counts_items: true");
+    for (rule, pages, want, problem) in [
+        (offset, &[(3, 9), (3, 9), (3, 9)][..], &["3", "6"][..], ""),
+        (offset, &[(3, 9), (3, 9), (0, 9)], &["3", "6"], "6 of 9"),
+        (offset, &[(0, 9)], &[], "0 of 9"),
+        // The total of the page before, where this one has none.
+        (offset, &[(3, 9), (0, 0)], &["3"], "3 of 9"),
+        // Items were deleted in between.
+        (offset, &[(3, 9), (0, 3)], &["3"], ""),
+        // A smaller limit than the requested size.
+        (offset, &[(2, 5), (2, 5), (1, 5)], &["2", "4"], ""),
+        (page, &[(3, 3), (0, 3), (3, 3)], &["2", "3"], ""),
+        (page, &[(3, 3), (0, 0), (3, 3)], &["2", "3"], ""),
+        (page, &[(3, 2), (0, 2)], &["2"], ""),
+        (&items, &[(3, 6), (0, 6), (3, 6)], &["2", "3"], ""),
+        (&items, &[(0, 6), (3, 6), (3, 6)], &["2", "3"], ""),
+        (&items, &[(3, 6), (0, 6), (0, 6)], &["2", "3"], "3 of 6"),
+        (
+            &items,
+            &[(3, 9), (0, 9), (0, 9), (3, 9), (3, 9)],
+            &["2", "3", "4", "5"],
+            "",
+        ),
+        (&items, &[(3, 9), (0, 3)], &["2"], ""),
+    ] {
+        let (tokens, end) = walk(rule, 3, pages);
+        assert_eq!(tokens, want, "{rule} {pages:?}");
+        match end {
+            None => assert_eq!(problem, "", "{rule} {pages:?}"),
+            Some(text) => assert!(
+                !problem.is_empty() && text.contains(problem),
+                "{rule} {pages:?}: {text}"
+            ),
+        }
+    }
+    // An upstream that names a huge total is not read for ever.
+    let (tokens, end) = walk(page, 3, &[(0, i32::MAX); 1_001]);
+    assert_eq!(tokens.len(), 1_000);
+    assert!(end.unwrap().contains("empty pages"));
+    // A link to a next page whose start is not known.
+    let marker = r#"style: PAGING_STYLE_MARKER items: "things" key: "id" next_links: "links""#;
+    let test = TestContract::new(&lists(marker, MESSAGES));
+    let paging = test.rpc("List").paging.as_ref().unwrap();
+    let page = test.wire("t.ListResponse", json!({"links": [{"rel": "next"}]}));
+    let empty = test.wire("t.ListRequest", json!({"pageSize": 3}));
+    // No item is requested: 0 of a field with presence.
+    let none = [&empty[..empty.len() - 1], &[0]].concat();
+    for (request, fails) in [(&empty, true), (&none, false)] {
+        let requested = paging.page_request(request, "").unwrap();
+        let following = paging.following(requested, &page, &paging.before(requested));
+        match following {
+            Err(error) => assert!(fails && error.to_string().contains("link"), "{error}"),
+            Ok(following) => assert!(!fails && following.token.is_none()),
+        }
+    }
+}
+
+#[test]
+fn page_size_of_the_api_is_that_of_the_first_page() {
+    let marker = r#"style: PAGING_STYLE_MARKER items: "things" key: "id""#;
+    let offset = r#"style: PAGING_STYLE_OFFSET items: "things""#;
+    let page = r#"style: PAGING_STYLE_PAGE items: "things""#;
+    let limited = format!("{page} default_size: 2");
+    for (rule, counts, want) in [
+        // More items than requested.
+        (page, &[5, 5, 2][..], &["2", "3"][..]),
+        (page, &[5, 5, 0], &["2", "3"]),
+        (offset, &[5, 5, 2], &["5", "10"]),
+        (marker, &[5, 5, 2], &["4", "9"]),
+        (&limited, &[5, 5, 1], &["2", "3"]),
+        // Fewer: the limit of the API is not known.
+        (page, &[2, 2, 1], &["2", "3"]),
+        (offset, &[2, 2, 0], &["2", "4"]),
+        (page, &[2, 0], &["2"]),
+        (page, &[0], &[]),
+        // It is known.
+        (marker, &[2], &[]),
+        (&limited, &[1], &[]),
+        (&limited, &[2, 2, 1], &["2", "3"]),
+        // As requested.
+        (page, &[3, 3, 2], &["2", "3"]),
+        (offset, &[3, 3, 0], &["3", "6"]),
+    ] {
+        let pages: Vec<_> = counts.iter().map(|count| (*count, 0)).collect();
+        let (tokens, end) = walk(rule, 3, &pages);
+        assert_eq!(
+            (tokens, end),
+            (want.iter().map(|t| t.to_string()).collect(), None),
+            "{rule} {counts:?}"
+        );
+    }
+}
+
+#[test]
+fn negative_page_size_is_rejected() {
+    for style in ["MARKER", "OFFSET", "PAGE"] {
+        let rule = format!(r#"style: PAGING_STYLE_{style} items: "things" key: "id""#);
+        let test = TestContract::new(&lists(&rule, MESSAGES));
+        let paging = test.rpc("List").paging.as_ref().unwrap();
+        // The dialect `old` does not have the parameter.
+        for (size, dialect) in [(-1, ""), (i32::MIN, ""), (-1, "old")] {
+            let request = test.wire("t.ListRequest", json!({"pageSize": size}));
+            let error = paging.page_request(&request, dialect).unwrap_err();
+            assert_eq!(fault(&error).0, "page_size", "{style} {size} {dialect}");
+        }
     }
 }
