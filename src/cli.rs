@@ -9,6 +9,7 @@
 mod banner;
 pub mod check;
 mod config_examples;
+mod idle_memory;
 #[cfg(feature = "sandbox")]
 pub mod quickstart;
 #[cfg(feature = "sandbox")]
@@ -103,8 +104,10 @@ impl From<Vec<Problem>> for Failure {
     }
 }
 
-/// Parses the arguments, runs the command and returns its exit code.
-pub fn main() -> ExitCode {
+/// Parses the arguments, runs the command and returns its exit code. `collect` returns the free
+/// memory of the calling thread to the system.
+pub fn main(collect: idle_memory::Collect) -> ExitCode {
+    idle_memory::set(collect);
     let code = run_command();
     telemetry::flush(MAX_FLUSH_TIME);
     code
@@ -126,6 +129,7 @@ fn run_command() -> ExitCode {
     let fail = |failure| fail(failure, Config::has_json_log(path, &env));
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .on_thread_park(idle_memory::take_part)
         .build()
     {
         Ok(runtime) => runtime,

@@ -16,6 +16,7 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{IsTerminal, Write as _};
 
 use log_writer::LogWriter;
+use repeated::Counted;
 
 use tracing::Subscriber;
 use tracing_subscriber::Layer;
@@ -77,6 +78,15 @@ impl Telemetry {
     pub fn traces(&self) -> bool {
         self.traces.is_some()
     }
+}
+
+/// Returns whether a line of this kind is to be written now; if not, it is part of a sum.
+pub fn is_logged(kind: LineKind) -> bool {
+    let counted = repeated::count(kind);
+    if counted == Counted::FirstSummed {
+        log_writer::wake();
+    }
+    counted == Counted::Written
 }
 
 /// Returns the layer that writes the lines of the log to standard error.

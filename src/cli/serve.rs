@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::banner::{GrpcurlFlags, banner};
-use super::log_warnings;
+use super::{idle_memory, log_warnings};
 use crate::config::Config;
 use crate::server::{Gateway, ReloadHandle};
 use crate::telemetry::Telemetry;
@@ -50,7 +50,10 @@ pub(super) async fn run_until_stopped(
         print_banner(banner(is_sandbox, gateway.grpc, gateway.admin, &flags));
     }
     let reload = gateway.reload.clone();
-    let stop = signals.next_stop(&reload).await;
+    let stop = tokio::select! {
+        stop = signals.next_stop(&reload) => stop,
+        never = idle_memory::watch() => match never {},
+    };
     tracing::info!(
         signal = stop.name,
         "draining: watches end, calls may finish"

@@ -37,7 +37,7 @@ pub(super) fn is_logged(message: &'static str, error: &Error, is_warning: bool) 
         reason: error.log_kind(),
         is_warning,
     };
-    kind.allows()
+    telemetry::is_logged(kind)
 }
 
 /// The record of a call. If it is dropped before the call has ended, the call counts as

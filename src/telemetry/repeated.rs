@@ -5,8 +5,6 @@ use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::log_writer;
-
 /// The time that one line sums up.
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -32,15 +30,9 @@ pub struct LineKind {
     pub is_warning: bool,
 }
 
-impl LineKind {
-    /// Counts a line. Returns whether it is to be written; if not, it is part of a sum.
-    pub fn allows(self) -> bool {
-        let counted = lock().count(self, Instant::now());
-        if counted == Counted::FirstSummed {
-            log_writer::wake();
-        }
-        counted == Counted::Written
-    }
+/// Counts a line.
+pub(super) fn count(kind: LineKind) -> Counted {
+    lock().count(kind, Instant::now())
 }
 
 /// Returns when the next sum is to be written; none if there is none.
@@ -71,8 +63,9 @@ fn lock() -> MutexGuard<'static, Windows> {
     REPEATED.lock().unwrap_or_else(|e| e.into_inner())
 }
 
+/// What becomes of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Counted {
+pub(super) enum Counted {
     Written,
     /// It is the first one that its sum counts.
     FirstSummed,

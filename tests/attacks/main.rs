@@ -15,4 +15,5 @@ mod support;
 
 mod breaker;
 mod harness;
+mod idle_memory;
 mod log;
