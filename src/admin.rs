@@ -1,4 +1,4 @@
-//! The admin listener: `/metrics`, `/livez` and `/readyz` over HTTP/1.1, on a port of its own.
+//! The pages of the admin listener: `/metrics`, `/livez` and `/readyz`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
-use tokio::net::TcpListener;
 
 use crate::telemetry::Metrics;
 
@@ -26,13 +25,9 @@ impl Readiness {
     }
 }
 
-/// Serves `/metrics`, `/livez` and `/readyz` until the future is dropped.
-pub async fn serve_admin(
-    listener: TcpListener,
-    metrics: Metrics,
-    readiness: Readiness,
-) -> std::io::Result<()> {
-    let router = Router::new()
+/// Returns the routes of `/metrics`, `/livez` and `/readyz`.
+pub fn routes(metrics: Metrics, readiness: Readiness) -> Router {
+    Router::new()
         .route(
             "/metrics",
             get(move || async move {
@@ -58,6 +53,5 @@ pub async fn serve_admin(
                     (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
                 }
             }),
-        );
-    axum::serve(listener, router).await
+        )
 }

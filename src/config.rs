@@ -304,6 +304,7 @@ impl Config {
         upstreams::check_names(&root, &config);
         upstreams::check_defaults(&root);
         config.check_clients_authenticated(&root);
+        config.check_listeners(&root, env);
         root.finish();
         config.ignored_keys = report.take_ignored_keys();
         let snapshot = Arc::new(upstreams::Snapshot {
@@ -513,6 +514,25 @@ impl Config {
         let passes = |upstream: &upstream::Settings| matches!(upstream.auth, Auth::Passthrough);
         let tokens = !self.client_tokens.is_empty() || self.upstreams.iter().any(passes);
         tokens && self.tls.is_none() && !self.listen.ip().is_loopback()
+    }
+
+    /// Reports listeners that cannot both be bound.
+    fn check_listeners(&self, root: &Section<'_>, env: Env<'_>) {
+        let Some(admin) = self.admin else { return };
+        let (one, other) = (self.listen.ip(), admin.ip());
+        let is_any = one.is_unspecified() || other.is_unspecified();
+        let overlap = one == other || is_any && one.is_ipv4() == other.is_ipv4();
+        if !overlap || self.listen.port() != admin.port() || admin.port() == 0 {
+            return;
+        }
+        let problem = format!(
+            "{admin} is taken by the gRPC listener on {}: choose another port",
+            self.listen
+        );
+        match non_empty(env, "DRAWBRIDGE_ADMIN") {
+            Some(_) => root.add(Problem::of_variable("DRAWBRIDGE_ADMIN", &problem)),
+            None => root.section("listen").invalid("admin", &problem),
+        }
     }
 
     /// Reports a gateway that holds credentials and serves unauthenticated clients beyond

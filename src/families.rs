@@ -4,6 +4,7 @@
 
 pub(crate) mod common;
 pub(crate) mod error_body;
+pub(crate) mod error_markers;
 pub(crate) mod error_shapes;
 mod heat;
 mod jp1ao;

@@ -17,7 +17,6 @@ use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt;
-use hyper_util::client::legacy::connect::CaptureConnection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
 use url::Url;
@@ -26,7 +25,8 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use drawbridge_transcoder::call::{BufferPermit, Reply};
 
-use crate::http_client::hyper_client::HyperClient;
+use crate::http_client::content_encoding::CodingError;
+use crate::http_client::hyper_client::{Begun, HyperClient};
 use crate::http_client::proxy::Proxies;
 use crate::http_client::reqwest_client::ReqwestClient;
 pub use crate::http_client::response_body::ResponseBody;
@@ -43,6 +43,8 @@ pub(crate) mod test_server;
 #[cfg(test)]
 mod tests;
 mod tls;
+
+pub(crate) use crate::http_client::tls::read_certificates;
 
 const USER_AGENT: &str = concat!("drawbridge/", env!("CARGO_PKG_VERSION"));
 
@@ -202,39 +204,39 @@ impl Transport {
         self.exchange_over(request, &mut None).await
     }
 
-    /// As [`Self::exchange`]; fails also with [`Error::Deadline`], which says whether a
-    /// connection was open, so that anything may have been sent.
+    /// As [`Self::exchange`]; fails also with [`Error::Deadline`], which says whether anything
+    /// may have been sent.
     pub async fn exchange_until(
         &self,
         request: HttpRequest,
         deadline: Deadline,
     ) -> Result<Reply, Error> {
-        let mut connection = None;
-        let exchange = self.exchange_over(request, &mut connection);
+        let mut begun = None;
+        let exchange = self.exchange_over(request, &mut begun);
         let result = deadline.bound(exchange).await;
         result.unwrap_or_else(|_| {
             Err(Error::Deadline {
-                sent: is_open(connection.as_ref()),
+                sent: may_be_sent(begun.as_ref()),
             })
         })
     }
 
-    /// Makes the exchange. Sets `connection` if the client knows whether there is one.
+    /// Makes the exchange. Sets `begun` if the client knows whether the request was begun.
     async fn exchange_over(
         &self,
         request: HttpRequest,
-        connection: &mut Option<CaptureConnection>,
+        begun: &mut Option<Begun>,
     ) -> Result<Reply, Error> {
         let request = prepared(request);
         let result = match self.uses_proxy(&request)? {
             false => {
-                let response = self.hyper_client.send(request, connection);
-                self.reply(response).await
+                let begun = begun.insert(Begun::default()).clone();
+                self.reply(self.hyper_client.send(request, begun)).await
             }
             // Boxed since the future is large; a proxy costs more than the allocation.
             true => Box::pin(self.reply(self.reqwest_client.send(request))).await,
         };
-        result.map_err(|error| not_connected(error, connection.as_ref()))
+        result.map_err(|error| not_begun(error, begun.as_ref()))
     }
 
     /// Fails with `Connect` if the proxy of the URL cannot be used.
@@ -253,10 +255,11 @@ impl Transport {
         deadline: Deadline,
     ) -> Result<(Reply, Option<ResponseBody>), Error> {
         let request = prepared(request);
-        let mut connection = None;
+        let mut begun = None;
         let result = match self.uses_proxy(&request)? {
             false => {
-                let response = self.hyper_client.send(request, &mut connection);
+                let begun = begun.insert(Begun::default()).clone();
+                let response = self.hyper_client.send(request, begun);
                 deadline.bound(self.opened(response, streams)).await
             }
             true => {
@@ -266,11 +269,11 @@ impl Transport {
                     .await
             }
         };
-        let connection = connection.as_ref();
+        let begun = begun.as_ref();
         match result {
-            Ok(result) => result.map_err(|error| not_connected(error, connection)),
+            Ok(result) => result.map_err(|error| not_begun(error, begun)),
             Err(_) => Err(Error::Deadline {
-                sent: is_open(connection),
+                sent: may_be_sent(begun),
             }),
         }
     }
@@ -308,7 +311,12 @@ impl Transport {
         let (head, body) = self.head(response).await?.into_parts();
         let content_length = head.headers.get(CONTENT_LENGTH);
         let content_length = content_length.and_then(|length| length.to_str().ok()?.parse().ok());
-        let (body, buffer_permit) = self.read(pin!(body), content_length.unwrap_or(0)).await?;
+        let read = self.read(pin!(body), content_length.unwrap_or(0)).await;
+        let (body, buffer_permit) = match read {
+            // The status says more than the body would.
+            Err(Error::NotTheResource { .. }) if !head.status.is_success() => Default::default(),
+            read => read?,
+        };
         Ok(Reply {
             status: head.status,
             headers: head.headers,
@@ -379,7 +387,7 @@ impl Transport {
         loop {
             match self.with_read_timeout(from.frame()).await? {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(Error::NoResponse(cause(&*error.into()))),
+                Some(Err(error)) => return Err(body_error(&*error.into())),
                 // Trailers are skipped.
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
@@ -464,15 +472,15 @@ fn prepared(mut request: HttpRequest) -> HttpRequest {
     request
 }
 
-/// Returns whether a connection was open; true if that is not known.
-fn is_open(connection: Option<&CaptureConnection>) -> bool {
-    connection.is_none_or(|connection| connection.connection_metadata().is_some())
+/// Returns whether anything may have been sent; true if that is not known.
+fn may_be_sent(begun: Option<&Begun>) -> bool {
+    begun.is_none_or(Begun::is_set)
 }
 
-/// Corrects the error of a request that was not sent since there was no connection.
-fn not_connected(error: Error, connection: Option<&CaptureConnection>) -> Error {
+/// Corrects the error of a request that was not begun.
+fn not_begun(error: Error, begun: Option<&Begun>) -> Error {
     match error {
-        Error::NoResponse(cause) if !is_open(connection) => Error::Connect(cause),
+        Error::NoResponse(cause) if !may_be_sent(begun) => Error::Connect(cause),
         error => error,
     }
 }
@@ -496,6 +504,15 @@ fn exchange_error(error: &(dyn StdError + 'static)) -> Error {
     }
     match tls::missing_client_certificate(error) {
         Some(problem) => Error::Connect(problem),
+        None => Error::NoResponse(cause(error)),
+    }
+}
+
+/// Returns the error of a body that was not read to its end. One that has arrived, and cannot
+/// be decoded, is a response.
+fn body_error(error: &(dyn StdError + 'static)) -> Error {
+    match error.downcast_ref::<CodingError>() {
+        Some(problem) => Error::not_the_resource(format!("Content-Encoding: {problem}")),
         None => Error::NoResponse(cause(error)),
     }
 }

@@ -1,7 +1,9 @@
 //! The gRPC server. A request passes, in this order:
 //!
-//! 1. `listener` and `tls` accept the connection, and hyper speaks HTTP/2 on it. A connection
-//!    that is too old ends its streams by `connection_end`.
+//! 1. `accept` admits the connection within `connection_limits`, `tls` does its handshake, and
+//!    `listener` serves HTTP/2 on it with hyper. `client_io` and `stream_executor` end
+//!    connections and streams whose client sends or reads nothing. A connection that is too
+//!    old ends its streams by `connection_end`.
 //! 2. `router` rejects what is not gRPC (`protocol`), has too much metadata, is not
 //!    authenticated (`authn`) or names no rpc, and looks up the `served_method`.
 //!    `health_service` (probes: `health`), `reflection` and `gateway_service` are services of
@@ -15,11 +17,17 @@
 //! 6. `write_coalescing` writes the responses that are ready to the socket at once.
 //!
 //! `gateway` builds all of it and serves; `drain` ends it. `listen_files` rereads certificates and
-//! client tokens.
+//! client tokens. `admin_listener` serves the pages of `crate::admin`; `descriptors` divides the
+//! open files of the process.
 
+mod accept;
+mod admin_listener;
 mod authn;
+mod client_io;
 mod codec;
 mod connection_end;
+mod connection_limits;
+mod descriptors;
 mod dispatcher;
 mod drain;
 mod gateway;
@@ -37,6 +45,7 @@ mod response_stream;
 mod response_write_timeout;
 mod router;
 mod served_method;
+mod stream_executor;
 mod stream_info;
 #[cfg(test)]
 mod tests;
@@ -46,5 +55,6 @@ mod write_coalescing;
 
 pub use authn::TOKEN;
 pub(crate) use codec::WireCodec;
+pub(crate) use descriptors::raise_limit as raise_descriptor_limit;
 pub use gateway::{BoundGateway, Gateway, ServerHandle};
 pub use listen_files::ReloadHandle;

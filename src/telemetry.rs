@@ -1,11 +1,13 @@
 //! Telemetry: the log, traces and metrics.
 
+mod connection_metrics;
 mod log_filter;
 mod log_writer;
 mod metrics;
 mod repeated;
 mod traces;
 
+pub use connection_metrics::ConnectionMetrics;
 pub use log_filter::LogFilter;
 pub use log_writer::{dropped_lines, flush};
 pub use metrics::{Metrics, RpcMetrics, Sample, UpstreamRequestMetrics, code_name};

@@ -153,6 +153,11 @@ fn deleted() -> Reply {
     }
 }
 
+/// The problem of configured credentials with an `http` URL of another host.
+pub(crate) const PLAINTEXT: &str = "credentials would be sent over plaintext HTTP, where anyone \
+                                    on the network can read them: use https://, or set \
+                                    allow_plaintext_credentials = true";
+
 impl Upstream {
     /// Builds the HTTP clients; opens no connection. Fails on an invalid endpoint, project
     /// id or certificate file. `on_exchange` is called after each exchange.
@@ -177,19 +182,9 @@ impl Upstream {
             )),
             None => None,
         };
-        let endpoint = settings.endpoint.as_ref().map(|url| ("endpoint", url));
-        let exposed = [endpoint, settings.auth.login_url()]
-            .into_iter()
-            .flatten()
-            .find(|(_, url)| endpoint::is_exposed(url));
-        if let Some((key, _)) = exposed
-            && !settings.allow_plaintext_credentials
-        {
+        if let Some(key) = settings.plaintext_key() {
             if settings.auth.is_held() {
-                return Err(format!(
-                    "{key}: credentials would be sent over plaintext HTTP, where anyone on the \
-                     network can read them: use https://, or set allow_plaintext_credentials = true"
-                ));
+                return Err(format!("{key}: {PLAINTEXT}"));
             }
             // Clients may send none: a call fails only with one.
             if matches!(settings.auth, credentials::Settings::Passthrough) {
@@ -790,14 +785,31 @@ fn adjust(call: &Call, sent: bool, error: Error) -> Error {
         Error::Connect(cause) | Error::Certificate(cause) if sent => {
             no_response(call.idempotency, cause)
         }
-        Error::NoResponse(cause) => no_response(call.idempotency, cause),
         Error::Draining if sent => no_response(call.idempotency, CUT_OFF.to_owned()),
         Error::Upstream(mut fault) if sent && fault.not_processed => {
             fault.not_processed = false;
             fault.transient = true;
             Error::Upstream(fault)
         }
-        error => error,
+        error => not_read(call.idempotency, error),
+    }
+}
+
+/// Returns the error of a call whose response was not read, by its idempotency.
+pub(crate) fn not_read(idempotency: Idempotency, error: Error) -> Error {
+    match (error, idempotency) {
+        (Error::NoResponse(cause), _) => no_response(idempotency, cause),
+        (
+            Error::NotTheResource {
+                problem,
+                request_id,
+            },
+            Idempotency::NonIdempotent,
+        ) => Error::NotTheResource {
+            problem: problem + "; the upstream may have acted: check before you repeat the call",
+            request_id,
+        },
+        (error, _) => error,
     }
 }
 

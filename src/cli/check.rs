@@ -55,6 +55,7 @@ pub struct Checked {
     dialect: String,
     kind: &'static str,
     user: String,
+    auth_place: Option<String>,
     project: Option<String>,
     region: Option<String>,
     endpoint: Option<String>,
@@ -184,6 +185,7 @@ async fn check_one(upstream: &Arc<Upstream>, method: Option<&Arc<Method>>) -> Ch
         dialect: settings.dialect.clone(),
         kind: settings.auth.kind(),
         user: settings.auth.user(),
+        auth_place: settings.auth_place.clone(),
         project: project.or(settings.project_id.clone()).or(project_id),
         region,
         endpoint: upstream.endpoint_text(),
@@ -277,7 +279,11 @@ impl Checked {
     fn text(&self) -> String {
         let shown = match &self.result {
             Ok(shown) => shown,
-            Err(problem) => return format!("FAILED  {problem}"),
+            Err(problem) => {
+                let place = self.auth_place.as_ref();
+                let place = place.map(|place| format!(" (login of {place})"));
+                return format!("FAILED  {problem}{}", place.unwrap_or_default());
+            }
         };
         let mut parts = vec![self.user.clone()];
         parts.extend(self.project.as_ref().map(|p| format!("project {p}")));
@@ -316,6 +322,7 @@ impl Checked {
             "dialect": non_empty(&self.dialect),
             "credentials": self.kind,
             "user": self.user,
+            "credentials_in": self.auth_place,
             "project": self.project,
             "region": self.region,
             "endpoint": self.endpoint,

@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::banner::{GrpcurlFlags, banner};
 use super::{idle_memory, log_warnings};
 use crate::config::Config;
-use crate::server::{Gateway, ReloadHandle};
+use crate::server::{Gateway, ReloadHandle, raise_descriptor_limit};
 use crate::telemetry::Telemetry;
 
 /// Serves the configured upstreams.
@@ -31,6 +31,7 @@ pub(super) async fn run_until_stopped(
     telemetry: Telemetry,
 ) -> Result<ExitCode, Vec<String>> {
     let mut signals = Signals::new().map_err(|e| vec![format!("cannot wait for signals: {e}")])?;
+    raise_descriptor_limit();
     let is_sandbox = config.sandbox;
     let is_json = config.log.json;
     let flags = GrpcurlFlags::new(&config);

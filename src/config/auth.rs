@@ -6,8 +6,7 @@ use http::HeaderName;
 use serde_json::json;
 use url::Url;
 
-use super::reader::{Report, Section};
-use super::schema::KeySchema;
+use super::reader::{KeySchema, Report, Section};
 use crate::credentials::AkSk;
 use crate::credentials::IdOrName;
 use crate::credentials::Identity;
@@ -58,6 +57,8 @@ pub(super) struct Login {
     pub(super) project_id: Option<String>,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) insecure_skip_verify: bool,
+    /// Where a login from elsewhere is: the cloud with its file and line, or the variables.
+    pub(super) source: Option<String>,
     /// Whether the response to the login contains a catalog of endpoints.
     pub(super) has_catalog: bool,
 }
@@ -71,6 +72,7 @@ impl From<Settings> for Login {
             project_id: None,
             ca_file: None,
             insecure_skip_verify: false,
+            source: None,
         }
     }
 }
@@ -78,7 +80,7 @@ impl From<Settings> for Login {
 /// The keys that take precedence over a cloud of `clouds.yaml` or the `OS_*` variables.
 const CLOUD_OVERRIDES: &[&str] = &["region", "interface"];
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Passthrough,
     None,
@@ -180,12 +182,39 @@ pub(super) fn read(
         None => Kind::Passthrough,
     };
     section.allow(kind.keys(section));
+    check_family(section, kind, family);
     let login = match kind {
         Kind::Keystone if section.has("cloud") || section.has("from_env") => cloud(section),
         kind => read_kind(section, kind, project_id, family),
     };
     section.finish_with(|key| hint_for_auth(key, kind));
     login
+}
+
+/// Reports credentials that the API of the family does not accept.
+fn check_family(section: &Section<'_>, kind: Kind, family: &Family) {
+    let of = |(_, known): &&(&str, Kind)| *known == kind;
+    let name = KINDS.iter().find(of).map_or("", |(name, _)| name);
+    if family.credential_kinds.is_empty() || family.credential_kinds.contains(&name) {
+        return;
+    }
+    let sources = ["kind", "cloud", "from_env"];
+    let key = sources
+        .iter()
+        .find(|key| section.has(key))
+        .unwrap_or(&"kind");
+    let login = match *key {
+        "kind" => String::new(),
+        _ => format!("is a login of the kind {name}: "),
+    };
+    section.invalid(
+        key,
+        &format!(
+            "{login}the API of the family {} accepts the kinds {}",
+            family.name,
+            family.credential_kinds.join(", ")
+        ),
+    );
 }
 
 /// Reads credentials that are in the section itself.
@@ -405,6 +434,7 @@ fn cloud(section: &Section<'_>) -> Option<Login> {
         project_id: cloud.project_id,
         ca_file: cloud.cacert,
         insecure_skip_verify: !cloud.verify,
+        source: Some(cloud.source),
         ..Settings::Keystone(keystone).into()
     })
 }

@@ -12,7 +12,6 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use url::Url;
 
-use super::schema::KeySchema;
 use super::{Env, Problem, non_empty, read_file, read_text};
 use crate::credentials::clouds_yaml::Notice;
 use crate::spelling::nearest;
@@ -28,6 +27,27 @@ const URL_PATTERN: &str = r"^https?://[^/?#@]+(/[^?#]*)?$";
 
 /// Maximum duration in seconds: a year.
 const MAX_DURATION_SECS: f64 = 31_536_000.0;
+
+/// A key as its reader describes it.
+#[derive(Debug)]
+pub(super) struct KeySchema {
+    /// Its path, for example `upstream.auth.kind`.
+    pub(super) path: String,
+    /// Its type, range, choices and default.
+    pub(super) schema: Value,
+    /// Whether it must be present.
+    pub(super) is_required: bool,
+}
+
+impl KeySchema {
+    pub(super) fn new(path: String, schema: Value) -> Self {
+        Self {
+            path,
+            schema,
+            is_required: false,
+        }
+    }
+}
 
 /// Collects problems.
 pub(super) struct Report {
@@ -252,6 +272,11 @@ impl<'a> Section<'a> {
     /// Reports a problem of a key at this byte offset of the file.
     pub(super) fn invalid_at(&self, at: usize, key: &str, problem: &str) {
         self.report.add_at(at, &self.name(key), problem);
+    }
+
+    /// Reports a problem with a place of its own.
+    pub(super) fn add(&self, problem: Problem) {
+        self.report.add(problem);
     }
 
     /// Reports what another file has and what does not prevent the start: a warning, or a key

@@ -10,34 +10,13 @@ pub(super) mod tests;
 
 use serde_json::{Value, json};
 
-use super::reader::{Report, Section};
+use super::reader::{KeySchema, Report, Section};
 use super::{Config, auth, upstreams};
 use crate::families::family;
 use descriptions::description;
 
 /// The version of JSON Schema, which the TOML plugins of editors know.
 const DIALECT: &str = "http://json-schema.org/draft-07/schema#";
-
-/// A key as its reader describes it.
-#[derive(Debug)]
-pub(super) struct KeySchema {
-    /// Its path, for example `upstream.auth.kind`.
-    pub(super) path: String,
-    /// Its type, range, choices and default.
-    pub(super) schema: Value,
-    /// Whether it must be present.
-    pub(super) is_required: bool,
-}
-
-impl KeySchema {
-    pub(super) fn new(path: String, schema: Value) -> Self {
-        Self {
-            path,
-            schema,
-            is_required: false,
-        }
-    }
-}
 
 /// Returns the JSON Schema of the configuration file.
 pub fn schema() -> Value {
@@ -62,7 +41,7 @@ pub fn schema() -> Value {
         }
     }
     let upstream = &mut root["properties"]["upstream"]["items"];
-    upstream["allOf"] = dialect_rules();
+    upstream["allOf"] = family_rules();
     upstream["properties"]["auth"]["allOf"] = auth_rules(&kinds);
     root
 }
@@ -150,15 +129,21 @@ fn rule(key: &str, value: &str, then: Value) -> Value {
     })
 }
 
-/// Returns the dialects of each built-in family.
-fn dialect_rules() -> Value {
+/// Returns the dialects and the kinds of credentials of each built-in family.
+fn family_rules() -> Value {
     let rules = upstreams::FAMILIES.iter().map(|name| {
-        let dialects = family(name).dialects;
+        let (dialects, kinds) = (family(name).dialects, family(name).credential_kinds);
         let dialect = match dialects {
             [] => json!(false),
             [first, ..] => json!({"enum": dialects, "default": first}),
         };
-        rule("family", name, json!({"properties": {"dialect": dialect}}))
+        let mut auth = json!({"kind": {"enum": kinds}});
+        if !kinds.contains(&"keystone") {
+            auth["cloud"] = json!(false);
+            auth["from_env"] = json!(false);
+        }
+        let properties = json!({"dialect": dialect, "auth": {"properties": auth}});
+        rule("family", name, json!({"properties": properties}))
     });
     rules.collect()
 }

@@ -17,6 +17,17 @@ pub struct ServerOptions {
     pub max_upload_bytes: usize,
     /// Maximum number of concurrent calls and streams on one connection. Default: 4,096.
     pub max_concurrent_streams: u32,
+    /// Maximum number of connections. The limit of open descriptors may allow fewer.
+    /// Default: 4,096.
+    pub max_connections: u32,
+    /// Maximum number of connections from one address; of IPv6, from one network of 64 bits.
+    /// Zero, the default: half of all connections.
+    pub max_connections_per_address: u32,
+    /// Maximum time from the first byte, or the TLS handshake, to the preface of HTTP/2; of
+    /// HTTP/1.1, to the complete headers of a request. Default: 10 s.
+    pub preface_timeout: Duration,
+    /// Time without a call after which a connection gets GOAWAY and is closed. Default: 5 min.
+    pub connection_idle_timeout: Duration,
     /// Interval of HTTP/2 pings on an idle connection. Default: 30 s.
     pub keepalive_interval: Duration,
     /// Timeout of a ping, after which the connection is closed. Default: 20 s.
@@ -35,12 +46,17 @@ pub struct ServerOptions {
     /// Interval of health checks of each upstream. Default: 10 s. Zero: neither logins at
     /// start nor probes.
     pub health_check_interval: Duration,
-    /// Maximum time between two parts of a request body. Default: 30 s.
+    /// Maximum time without data of a request body, and time that it may lag behind
+    /// `min_request_bytes_per_sec`. Default: 30 s.
     pub request_body_idle_timeout: Duration,
+    /// Minimum rate at which request messages and uploads arrive. Zero: none. Default: 1 KiB
+    /// per second.
+    pub min_request_bytes_per_sec: u32,
     /// Maximum time until a request body is complete, even if the client's deadline is later.
     /// Default: 15 min.
     pub request_timeout: Duration,
-    /// Maximum time in which a client reads nothing of a response. Default: 30 s.
+    /// Maximum time in which a client reads nothing of a response, after which the response is
+    /// dropped. After twice this time its stream is reset. Default: 30 s.
     pub response_write_timeout: Duration,
     /// Maximum duration of a TLS handshake. Default: 10 s.
     pub tls_handshake_timeout: Duration,
@@ -53,6 +69,10 @@ impl Default for ServerOptions {
             max_metadata_bytes: 64 << 10,
             max_upload_bytes: 64 << 20,
             max_concurrent_streams: 4_096,
+            max_connections: 4_096,
+            max_connections_per_address: 0,
+            preface_timeout: Duration::from_secs(10),
+            connection_idle_timeout: Duration::from_secs(5 * 60),
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),
             max_connection_age: None,
@@ -61,6 +81,7 @@ impl Default for ServerOptions {
             drain_timeout: Duration::from_secs(30),
             health_check_interval: Duration::from_secs(10),
             request_body_idle_timeout: Duration::from_secs(30),
+            min_request_bytes_per_sec: 1 << 10,
             request_timeout: Duration::from_secs(15 * 60),
             response_write_timeout: Duration::from_secs(30),
             tls_handshake_timeout: Duration::from_secs(10),
@@ -82,6 +103,18 @@ impl ServerOptions {
             u32::MAX,
             max_concurrent_streams,
         );
+        section.number_into("max_connections", 1, 1 << 20, &mut self.max_connections);
+        section.number_into(
+            "max_connections_per_address",
+            0,
+            1 << 20,
+            &mut self.max_connections_per_address,
+        );
+        section.duration("preface_timeout_secs", &mut self.preface_timeout);
+        section.duration(
+            "connection_idle_timeout_secs",
+            &mut self.connection_idle_timeout,
+        );
         section.duration("keepalive_interval_secs", &mut self.keepalive_interval);
         section.duration("keepalive_timeout_secs", &mut self.keepalive_timeout);
         let mut age = Duration::ZERO;
@@ -100,6 +133,12 @@ impl ServerOptions {
         section.duration(
             "request_body_idle_timeout_secs",
             &mut self.request_body_idle_timeout,
+        );
+        section.number_into(
+            "min_request_bytes_per_sec",
+            0,
+            1 << 30,
+            &mut self.min_request_bytes_per_sec,
         );
         section.duration("request_timeout_secs", &mut self.request_timeout);
         section.duration(

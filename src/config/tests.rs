@@ -5,6 +5,8 @@ use secrecy::ExposeSecret;
 use super::*;
 use crate::credentials::{IdOrName, Identity, RackspaceSecret};
 
+mod places;
+
 const HEAT: &str = "[[upstream]]\nname='a'\nfamily='heat'\nendpoint='https://a.test'\n";
 
 fn no_env(_: &str) -> Option<String> {
@@ -346,7 +348,10 @@ fn all_kinds_of_credentials_are_read() {
         }
         other => panic!("{other:?}"),
     }
-    match auth("kind='hsso'\nusername='u'\npassword_env='SECRET'") {
+    let jp1ao = HEAT.replace("heat", "jp1ao");
+    let hsso = "[upstream.auth]\nkind='hsso'\nusername='u'\npassword_env='SECRET'";
+    let mut config = parse(&format!("{jp1ao}{hsso}")).expect("right");
+    match config.upstreams.remove(0).auth {
         Auth::Hsso { username, .. } => assert_eq!(username, "u"),
         other => panic!("{other:?}"),
     }

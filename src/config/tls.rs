@@ -76,9 +76,10 @@ impl Tls {
         })
     }
 
-    /// Returns the certificates that expire soon.
+    /// Returns the certificates that expire soon, and CAs of client certificates that have
+    /// expired or will soon. The dates of a CA are not checked in a handshake: clients may be.
     pub fn warnings(&self, now: SystemTime) -> Vec<Problem> {
-        self.dates(|subject, _, end| {
+        let mut found = self.dates(|subject, _, end| {
             let soon = now < end && now + EXPIRES_SOON >= end;
             let left = end.duration_since(now).unwrap_or_default().as_secs() / 86_400;
             soon.then(|| {
@@ -87,7 +88,21 @@ impl Tls {
                     text(end)
                 )
             })
-        })
+        });
+        let client_ca = self.client_ca.as_deref().unwrap_or_default();
+        found.extend(dates("listen.tls.client_ca_file", client_ca, true, |subject, _, end| {
+            let verb = match now {
+                now if now >= end => "expired",
+                now if now + EXPIRES_SOON >= end => "expires",
+                _ => return None,
+            };
+            Some(format!(
+                "the CA certificate of {subject} {verb} at {}: renew it, and the certificates of \
+                 clients that it has issued",
+                text(end)
+            ))
+        }));
+        found
     }
 
     /// Calls `check` with subject, begin and end of each certificate of the chain but its
@@ -96,31 +111,42 @@ impl Tls {
         &self,
         check: impl Fn(&str, SystemTime, SystemTime) -> Option<String>,
     ) -> Vec<Problem> {
-        let time = |seconds: i64| {
-            let since = Duration::from_secs(seconds.unsigned_abs());
-            match seconds < 0 {
-                true => SystemTime::UNIX_EPOCH - since,
-                false => SystemTime::UNIX_EPOCH + since,
-            }
-        };
-        let chain = CertificateDer::pem_slice_iter(&self.certificate).filter_map(Result::ok);
-        let problem = |(place, der): (usize, CertificateDer<'static>)| {
-            let (_, certificate) = X509Certificate::from_der(&der).ok()?;
-            if place > 0 && certificate.subject() == certificate.issuer() {
-                return None;
-            }
-            let subject = certificate.subject().to_string();
-            let validity = certificate.validity();
-            let [begin, end] = [validity.not_before, validity.not_after].map(|t| t.timestamp());
-            Some(Problem {
-                file: String::new(),
-                line: None,
-                key: "listen.tls.cert_file".to_owned(),
-                problem: check(&subject, time(begin), time(end))?,
-            })
-        };
-        chain.enumerate().filter_map(problem).collect()
+        dates("listen.tls.cert_file", &self.certificate, false, check)
     }
+}
+
+/// Calls `check` with subject, begin and end of each certificate of the PEM file that `key` names;
+/// of a chain all but its root.
+fn dates(
+    key: &str,
+    pem: &[u8],
+    with_roots: bool,
+    check: impl Fn(&str, SystemTime, SystemTime) -> Option<String>,
+) -> Vec<Problem> {
+    let time = |seconds: i64| {
+        let since = Duration::from_secs(seconds.unsigned_abs());
+        match seconds < 0 {
+            true => SystemTime::UNIX_EPOCH - since,
+            false => SystemTime::UNIX_EPOCH + since,
+        }
+    };
+    let chain = CertificateDer::pem_slice_iter(pem).filter_map(Result::ok);
+    let problem = |(place, der): (usize, CertificateDer<'static>)| {
+        let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+        if !with_roots && place > 0 && certificate.subject() == certificate.issuer() {
+            return None;
+        }
+        let subject = certificate.subject().to_string();
+        let validity = certificate.validity();
+        let [begin, end] = [validity.not_before, validity.not_after].map(|t| t.timestamp());
+        Some(Problem {
+            file: String::new(),
+            line: None,
+            key: key.to_owned(),
+            problem: check(&subject, time(begin), time(end))?,
+        })
+    };
+    chain.enumerate().filter_map(problem).collect()
 }
 
 /// Returns a time as in `2026-11-30T12:00:00Z`.
@@ -158,6 +184,35 @@ mod tests {
             certificate: certificate.pem().into_bytes(),
             key: key.serialize_pem().into(),
             client_ca: None,
+        }
+    }
+
+    #[test]
+    fn expired_ca_of_clients_is_a_warning() {
+        let mut tls = certificate((2000, 1, 1), (2100, 1, 1));
+        for (end, want) in [
+            (
+                (2026, 1, 1),
+                Some("expired at 2026-01-01T00:00:00Z: renew it, and"),
+            ),
+            ((2099, 1, 1), None),
+        ] {
+            tls.client_ca = Some(certificate((2000, 1, 1), end).certificate);
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_796_000_000);
+            assert!(tls.problems(now).is_empty());
+            let found = tls
+                .warnings(now)
+                .into_iter()
+                .map(|warning| warning.to_string());
+            let found: Vec<String> = found.collect();
+            assert_eq!(found.len(), usize::from(want.is_some()), "{found:?}");
+            if let Some(want) = want {
+                let start = "listen.tls.client_ca_file: the CA certificate of CN=rcgen";
+                assert!(
+                    found[0].starts_with(start) && found[0].contains(want),
+                    "{found:?}"
+                );
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use crate::families::family;
 use crate::http_client;
 use crate::spelling::nearest;
 use crate::upstream;
+use crate::upstream::PLAINTEXT;
 use crate::upstream::family::Family;
 
 /// The text of a configuration file and the variables that it used: what stays the same when
@@ -97,18 +98,47 @@ pub(super) fn read(section: &Section<'_>) -> Option<upstream::Settings> {
     limits(section, &mut settings);
     let allow_plaintext = &mut settings.allow_plaintext_credentials;
     section.flag_into("allow_plaintext_credentials", allow_plaintext);
-    Some(upstream::Settings {
+    let has_login_ca = login.as_ref().is_some_and(|login| login.ca_file.is_some());
+    let settings = upstream::Settings {
         name: name?.value,
         family: family_name?,
         dialect: dialect?,
         is_default,
         endpoint,
         project_id,
+        auth_place: login.as_ref().and_then(|login| login.source.clone()),
         auth: login?.settings,
         auth_source: None,
         transport,
         ..settings
-    })
+    };
+    check_transport(section, &settings, has_login_ca);
+    Some(settings)
+}
+
+/// Reports a file without certificates, and credentials that would be sent over plaintext HTTP.
+/// What a cloud of `clouds.yaml` or the variables have is reported at the key that names them.
+fn check_transport(section: &Section<'_>, settings: &upstream::Settings, has_login_ca: bool) {
+    let auth = section.section("auth");
+    let invalid_login = |key: &str, problem: &str| match auth.has("cloud") {
+        true => auth.invalid("cloud", &format!("{key}: {problem}")),
+        false => auth.invalid("from_env", &format!("{key}: {problem}")),
+    };
+    if let Some(path) = &settings.transport.ca_file
+        && let Err(problem) = http_client::read_certificates(path)
+    {
+        match has_login_ca && !section.has("ca_file") {
+            true => invalid_login("cacert", &problem),
+            false => section.invalid("ca_file", &problem),
+        }
+    }
+    if let Some(key) = settings.plaintext_key().filter(|_| settings.auth.is_held()) {
+        match key {
+            "endpoint" if section.has(key) => section.invalid(key, PLAINTEXT),
+            key if auth.has(key) => auth.invalid(key, PLAINTEXT),
+            key => invalid_login(key, PLAINTEXT),
+        }
+    }
 }
 
 fn limits(section: &Section<'_>, settings: &mut upstream::Settings) {

@@ -41,6 +41,8 @@ pub struct CloudConfig {
     pub verify: bool,
     /// The project's id, if it is set.
     pub project_id: Option<String>,
+    /// The cloud with its file and line, or the variables.
+    pub source: String,
     /// What the user may not expect.
     pub notices: Vec<Notice>,
 }
@@ -70,6 +72,11 @@ pub fn from_cloud(
 ) -> Result<CloudConfig, String> {
     let places = places(env);
     let path = match set(env, "OS_CLIENT_CONFIG_FILE") {
+        Some(path) if !Path::new(&path).is_file() => {
+            return Err(format!(
+                "OS_CLIENT_CONFIG_FILE: the file {path} does not exist"
+            ));
+        }
         Some(path) => PathBuf::from(path),
         None => find(&places, "clouds").ok_or_else(|| {
             let places: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();

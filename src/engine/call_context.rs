@@ -80,13 +80,18 @@ impl CallContext<'_> {
             Ok(decoded) => return Ok(decoded),
             Err(error) => error,
         };
-        let advice = match effect {
-            Idempotency::NonIdempotent => {
-                "; the upstream may have acted: check before you repeat the call"
-            }
-            _ => "",
-        };
-        Err(self.error(method, effect, reply, error, advice))
+        Err(self.error(method, effect, reply, error, advice(effect)))
+    }
+
+    /// Fails if the response to a download is not the file; see [`Method::check_file`].
+    pub fn check_file(
+        &self,
+        method: &Method,
+        effect: Idempotency,
+        reply: &Reply,
+    ) -> Result<(), Error> {
+        let checked = method.check_file(reply);
+        checked.map_err(|error| self.error(method, effect, reply, error, advice(effect)))
     }
 
     /// Fails if the reply to the first call of an action is not its document: if it is not
@@ -95,7 +100,7 @@ impl CallContext<'_> {
     pub fn check_document(&self, method: &Method, reply: &Reply) -> Result<(), Error> {
         const UNCHANGED: &str = "; nothing was changed";
         let error_status = method.family_rules.error_status;
-        let may_be = Evidence::MayBeTheResource(&|_| false);
+        let may_be = Evidence::MayBeTheResource(&[]);
         let error = match method.document_read() {
             Some(read) => match read.decode(reply) {
                 Ok(_) => return Ok(()),
@@ -182,6 +187,16 @@ impl CallContext<'_> {
             upstream: Arc::clone(self.upstream),
             client: self.client.clone(),
         }
+    }
+}
+
+/// Returns what the error of a response says in addition.
+fn advice(effect: Idempotency) -> &'static str {
+    match effect {
+        Idempotency::NonIdempotent => {
+            "; the upstream may have acted: check before you repeat the call"
+        }
+        _ => "",
     }
 }
 

@@ -1,11 +1,12 @@
 //! Passes a file on from the upstream to the client as it arrives.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::CONTENT_DISPOSITION;
 use percent_encoding::percent_decode_str;
@@ -20,7 +21,7 @@ use crate::error::Error;
 use crate::http_client::ResponseBody;
 use crate::upstream;
 use drawbridge_transcoder::call::Idempotency;
-use drawbridge_transcoder::contract::{Download, Method};
+use drawbridge_transcoder::contract::{Download, MAX_START_BYTES, Method, ObjectScan};
 
 /// The longest chunk, in bytes.
 const MAX_CHUNK_BYTES: usize = 64 << 10;
@@ -51,9 +52,9 @@ impl fmt::Debug for FileStream {
 }
 
 impl FileStream {
-    /// Makes the call and returns when the head of its response has arrived. An error is the
-    /// status of the rpc: [`Error::Overload`] where no more streams may be open. `deadline`
-    /// is that of the stream.
+    /// Makes the call and returns when its response is known to be the file: by its head, or
+    /// by the start of its body. An error is the status of the rpc: [`Error::Overload`] where
+    /// no more streams may be open. `deadline` is that of the stream.
     pub async fn open(
         context: CallContext<'_>,
         method: &Arc<Method>,
@@ -68,16 +69,27 @@ impl FileStream {
         if let Some(action) = &method.action {
             call.body = Some(action::document(context, method, action, request).await?);
         }
-        let (reply, body) = context.open(method, &call).await?;
+        let (mut reply, mut body) = context.open(method, &call).await?;
         if let Some(problem) = reply.unsupported_encoding() {
             return Err(Error::decode("Content-Encoding", problem));
         }
+        if let Some(arriving) = &mut body
+            && download.needs_start(&reply)
+        {
+            let start = context.deadline.bound(start(arriving)).await;
+            let start = start.unwrap_or(Err(Error::Deadline { sent: true }));
+            let (start, is_all) =
+                start.map_err(|error| upstream::not_read(call.idempotency, error))?;
+            reply.body = start;
+            body = body.filter(|_| !is_all);
+        }
+        context.check_file(method, call.effect(), &reply)?;
         Ok(Self {
             method: method.clone(),
             idempotency: call.idempotency,
             deadline: deadline.map(|deadline| Box::pin(sleep_until(deadline.instant()))),
             first: Some(download.named(&file_name(&reply.headers)).into()),
-            rest: Bytes::new(),
+            rest: reply.body,
             body,
             _permit: permit,
         })
@@ -95,11 +107,9 @@ impl FileStream {
             self.rest = match ready!(body.poll_chunk(cx)).transpose() {
                 Ok(chunk) => chunk.unwrap_or_default(),
                 // The rest of the file is missing: the stream must not end with OK.
-                Err(Error::NoResponse(cause)) => {
-                    let error = upstream::no_response(self.idempotency, cause);
-                    return Poll::Ready(Some(Err(error)));
+                Err(error) => {
+                    return Poll::Ready(Some(Err(upstream::not_read(self.idempotency, error))));
                 }
-                Err(error) => return Poll::Ready(Some(Err(error))),
             };
         }
         if self.rest.is_empty() {
@@ -141,6 +151,23 @@ impl Stream for FileStream {
         }
         Poll::Ready(next)
     }
+}
+
+/// Reads the start of a body that may be an error: until the end of the JSON object that it
+/// begins with, if it begins with one, and at most [`MAX_START_BYTES`] and a chunk. Returns
+/// whether that is all of the body.
+async fn start(body: &mut ResponseBody) -> Result<(Bytes, bool), Error> {
+    let mut start = BytesMut::new();
+    let mut scan = ObjectScan::default();
+    let mut scanned = 0;
+    while start.len() < MAX_START_BYTES && scan.needs_more(&start, scanned) {
+        scanned = start.len();
+        match poll_fn(|cx| body.poll_chunk(cx)).await.transpose()? {
+            Some(chunk) => start.extend_from_slice(&chunk),
+            None => return Ok((start.freeze(), true)),
+        }
+    }
+    Ok((start.freeze(), false))
 }
 
 /// Returns the `download` of a method.

@@ -3,14 +3,12 @@
 use std::time::SystemTime;
 
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tonic::Code;
 
 use crate::error::{Fault, HINT};
-use crate::families::error_body::{
-    error_object, http_reason, is_set, json, message, metadata, named_status, names_status,
-    page_text,
-};
+use crate::families::error_body::{http_reason, json, message, metadata, page_text};
+use crate::families::error_markers::{STATUS, error_object, is_error, named_status};
 use crate::families::error_shapes;
 use crate::http_client::retry_after::retry_after;
 use crate::upstream::family::{Family, FaultContext};
@@ -24,6 +22,7 @@ pub(crate) static COMMON: Family = Family {
     fault,
     error_status,
     endpoint_suffixes: &[],
+    credential_kinds: &[],
     catalog_type: None,
     bare_project_names: false,
     headers: &[("accept", "application/json")],
@@ -66,18 +65,11 @@ pub(crate) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
 /// Recognizes the common error bodies in a success: the same that `error_shapes` reads,
 /// where a member says that it is an error.
 pub(crate) fn error_status(body: &[u8], evidence: Evidence<'_>) -> Option<u16> {
-    const STATUS: &[&str] = &["code", "status", "statusCode", "status_code", "error_code"];
-    const TEXTS: &[&str] = &[
-        "message", "msg", "error", "title", "detail", "details", "type",
-    ];
     let body = error_object(body, evidence)?;
-    let has = |names: &[&str]| names.iter().any(|name| is_set(body.get(*name)));
-    let is_false = |name| body.get(name) == Some(&Value::Bool(false));
-    let is_error = has(&["error", "errors", "error_code", "errorCode"])
-        || numbered_code(&body).is_some()
-        || names_status(&body, STATUS) && has(TEXTS)
-        || (is_false("ok") || is_false("success")) && has(TEXTS);
-    is_error.then(|| named_status(std::iter::once(&body).chain(body.get("error")), STATUS))
+    let inner = body.as_object().into_iter().flat_map(Map::values);
+    let values = std::iter::once(&body).chain(inner.filter(|value| value.is_object()));
+    let is_error = is_error(&body, evidence) || numbered_code(&body).is_some();
+    is_error.then(|| named_status(values, STATUS))
 }
 
 /// Returns the code of an HTTP status, by the comments of `google.rpc.Code`.
@@ -418,7 +410,6 @@ mod tests {
     /// that could be the resource, whose response declares `message` and `status`.
     #[test]
     fn error_bodies_in_a_success_are_recognized() {
-        let declares = |name: &str| matches!(name, "message" | "status");
         for (body, without_resource, beside_resource) in [
             (
                 r#"{"error":{"code":404,"message":"m"}}"#,
@@ -449,6 +440,95 @@ mod tests {
                 Some(503),
             ),
             (r#"{"success":false,"message":"m"}"#, Some(500), Some(500)),
+            // JSend, Kubernetes, Apigee, Jira, Spring, AWS, Tencent, Azure, JSON-RPC, OpenStack.
+            (
+                r#"{"status":"fail","data":{"name":"required"}}"#,
+                Some(500),
+                None,
+            ),
+            (
+                r#"{"status":"error","message":"m","type":"x"}"#,
+                Some(500),
+                Some(500),
+            ),
+            (
+                r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure",
+                    "message":"m","reason":"NotFound","code":404}"#,
+                Some(404),
+                Some(404),
+            ),
+            (
+                r#"{"fault":{"faultstring":"m","detail":{"errorcode":"x"}}}"#,
+                Some(500),
+                Some(500),
+            ),
+            (
+                r#"{"errorMessages":["m"],"errors":{}}"#,
+                Some(500),
+                Some(500),
+            ),
+            (r#"{"exception":"a.B","message":"m"}"#, Some(500), Some(500)),
+            (
+                r#"{"__type":"a#ResourceNotFoundException","message":"m"}"#,
+                Some(500),
+                Some(500),
+            ),
+            (
+                r#"{"Response":{"Error":{"Code":"X","Message":"m"},"RequestId":"r"}}"#,
+                Some(500),
+                Some(500),
+            ),
+            (
+                r#"{"Error":{"Code":"X","Message":"m"}}"#,
+                Some(500),
+                Some(500),
+            ),
+            (r#"{"code":"NotFound","message":"m"}"#, Some(500), Some(500)),
+            (
+                r#"{"jsonrpc":"2.0","id":1,"result":null,"error":{"code":-32600}}"#,
+                Some(500),
+                Some(500),
+            ),
+            (
+                r#"{"NeutronError":{"type":"X","message":"m"}}"#,
+                Some(500),
+                Some(500),
+            ),
+            (r#"{"errcode":40013,"errmsg":"m"}"#, Some(500), Some(500)),
+            (
+                r#"{"errors":[{"message":"m"}],"data":null}"#,
+                Some(500),
+                Some(500),
+            ),
+            (r#"{"isError":true,"message":"m"}"#, Some(500), Some(500)),
+            (r#"{"success":"false"}"#, Some(500), None),
+            // A state, if the response declares it or has other members.
+            (r#"{"status":"error"}"#, Some(500), None),
+            (r#"{"status":"failed"}"#, Some(500), None),
+            (r#"{"status":"error","id":7}"#, None, None),
+            (r#"{"status":"error","message":"m","id":7}"#, None, None),
+            (r#"{"status":"running","message":"m"}"#, None, None),
+            (
+                r#"{"status":"success","message":"m","data":null}"#,
+                None,
+                None,
+            ),
+            (
+                r#"{"kind":"Status","status":"Success","details":{}}"#,
+                None,
+                None,
+            ),
+            (r#"{"errcode":0,"errmsg":"request ok"}"#, None, None),
+            (r#"{"error":{"code":0,"message":"done"}}"#, None, None),
+            (r#"{"fault":true,"message":"m"}"#, None, None),
+            (r#"{"lastError":{"message":"m"},"id":7}"#, None, None),
+            (
+                r#"{"Response":{"RequestId":"r","message":"m"}}"#,
+                None,
+                None,
+            ),
+            (r#"{"code":"CREATED","message":"m"}"#, None, None),
+            (r#"{"type":"vm","title":"t","message":"m"}"#, None, None),
             // Members that the response declares, or that no error body has.
             (r#"{"status":503,"message":"m"}"#, Some(503), None),
             (r#"{"error":{"message":"m"},"outputs":{}}"#, Some(500), None),
@@ -473,8 +553,20 @@ mod tests {
             let text = String::from_utf8_lossy(body);
             let found = error_status(body, Evidence::NotTheResource);
             assert_eq!(found, without_resource, "{text}");
-            let found = error_status(body, Evidence::MayBeTheResource(&declares));
+            let found = error_status(body, Evidence::MayBeTheResource(&["message", "status"]));
             assert_eq!(found, beside_resource, "beside the resource: {text}");
+        }
+        // Without the members of a resource that the response has, a text that it does not
+        // declare explains the error.
+        let body = br#"{"status":"error","message":"m"}"#;
+        for (members, want) in [
+            (["id", "status"], Some(500)),
+            (["id", "message"], Some(500)),
+            (["code", "status"], None),
+            (["message", "status"], None),
+        ] {
+            let found = error_status(body, Evidence::MayBeTheResource(&members));
+            assert_eq!(found, want, "{members:?}");
         }
     }
 }

@@ -1,21 +1,17 @@
 //! Reads error replies: shared by the error mappings of all families. Nothing here fails: a
 //! body that cannot be parsed has no message.
 
-use std::borrow::Cow;
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::error::{cut, head};
 use drawbridge_transcoder::call::Reply;
-use drawbridge_transcoder::family::Evidence;
 use drawbridge_transcoder::json::without_special_numbers;
 
 /// Limit of an error body that is parsed as JSON.
-const MAX_JSON_BYTES: usize = 256 * 1024;
+pub(crate) const MAX_JSON_BYTES: usize = 256 * 1024;
 /// How much of a text or HTML body is searched for a message.
 const MAX_PAGE_BYTES: usize = 16 * 1024;
 /// Limit of an upstream's message.
@@ -36,161 +32,10 @@ pub(crate) fn json(reply: &Reply) -> Option<Value> {
 }
 
 /// Parses JSON; numbers that serde_json rejects, such as `NaN`, are read as `null`.
-fn parse(text: &[u8]) -> Option<Value> {
+pub(crate) fn parse(text: &[u8]) -> Option<Value> {
     let read = serde_json::from_slice(text);
     read.or_else(|_| serde_json::from_slice(&without_special_numbers(text)))
         .ok()
-}
-
-/// Members of error bodies that say that something is wrong, or what.
-const ERROR_MEMBERS: &[&str] = &[
-    "code",
-    "errmsg",
-    "error",
-    "errorCode",
-    "errorMessage",
-    "errorMsg",
-    "errorSource",
-    "error_code",
-    "error_description",
-    "error_message",
-    "error_msg",
-    "errors",
-    "explanation",
-    "fault",
-    "messageID",
-    "ok",
-    "status",
-    "statusCode",
-    "status_code",
-    "success",
-    "title",
-    "type",
-];
-
-/// Members that describe an error further.
-const DETAIL_MEMBERS: &[&str] = &[
-    "application",
-    "detail",
-    "details",
-    "documentation_url",
-    "domain",
-    "encoded_authorization_message",
-    "error_detail",
-    "error_uri",
-    "exception",
-    "extensions",
-    "help",
-    "hint",
-    "instance",
-    "message",
-    "messageData",
-    "method",
-    "msg",
-    "path",
-    "reason",
-    "requestId",
-    "request_id",
-    "statusText",
-    "timestamp",
-    "trace",
-    "traceId",
-    "trace_id",
-    "traceback",
-];
-
-/// Parses a body that may be an error with a success status. None if it is too large, is no
-/// object, or has members that no error body has although it can be the resource.
-pub(crate) fn error_object(body: &[u8], evidence: Evidence<'_>) -> Option<Value> {
-    if body.len() > MAX_JSON_BYTES || body.first() != Some(&b'{') {
-        return None;
-    }
-    if let Evidence::MayBeTheResource(declares) = evidence {
-        // Ends at the first other member, since most bodies are resources.
-        let names: ErrorNames = serde_json::from_slice(body).ok()?;
-        if !names.0.iter().any(|name| !declares(name)) {
-            return None;
-        }
-    }
-    parse(body)
-}
-
-/// The members of an object that show an error; fails for an object with a member that no
-/// error body has.
-struct ErrorNames(Vec<&'static str>);
-
-impl<'de> Deserialize<'de> for ErrorNames {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Names;
-        impl<'de> Visitor<'de> for Names {
-            type Value = ErrorNames;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an error body")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ErrorNames, A::Error> {
-                let mut names = ErrorNames(Vec::new());
-                while let Some(name) = map.next_key::<Cow<'_, str>>()? {
-                    let of = |all: &[&'static str]| all.iter().find(|n| **n == name).copied();
-                    match of(ERROR_MEMBERS) {
-                        Some(name) => names.0.push(name),
-                        None if of(DETAIL_MEMBERS).is_some() => {}
-                        None => return Err(A::Error::custom("no error body")),
-                    }
-                    map.next_value::<IgnoredAny>()?;
-                }
-                Ok(names)
-            }
-        }
-        deserializer.deserialize_map(Names)
-    }
-}
-
-/// Returns whether a member of this value says that something is wrong: a text, an object
-/// or a list that is not empty, or `true`. A code of 0 or 200 says that nothing is.
-pub(crate) fn is_set(value: Option<&Value>) -> bool {
-    match value {
-        Some(Value::String(text)) => {
-            let text = text.trim();
-            let is_good = ["0", "200", "ok", "success", "none", "null"];
-            !text.is_empty() && !is_good.iter().any(|good| text.eq_ignore_ascii_case(good))
-        }
-        Some(Value::Number(number)) => !matches!(number.as_i64(), Some(0 | 200..=299)),
-        Some(Value::Object(members)) => !members.is_empty(),
-        Some(Value::Array(items)) => !items.is_empty(),
-        Some(Value::Bool(is_error)) => *is_error,
-        Some(Value::Null) | None => false,
-    }
-}
-
-/// Returns whether one of these members is an HTTP status from 400 to 599.
-pub(crate) fn names_status(value: &Value, names: &[&str]) -> bool {
-    names.iter().any(|name| {
-        let one = value.get(*name).and_then(status_of);
-        one.is_some()
-    })
-}
-
-/// Returns the HTTP status of an error in a value: `404`, `"404 Not Found"`.
-fn status_of(value: &Value) -> Option<u16> {
-    let status = match value {
-        Value::Number(number) => u16::try_from(number.as_u64()?).ok()?,
-        Value::String(text) => text.split_whitespace().next()?.parse().ok()?,
-        _ => return None,
-    };
-    (400..600).contains(&status).then_some(status)
-}
-
-/// Returns the HTTP status that an error body names in one of these members, as a number
-/// or a text that begins with one: `404`, `"404 Not Found"`. 500 if there is none.
-pub(crate) fn named_status<'a>(values: impl IntoIterator<Item = &'a Value>, names: &[&str]) -> u16 {
-    let mut values = values.into_iter();
-    let found = values.find_map(|value| {
-        let mut members = names.iter().filter_map(|name| value.get(*name));
-        members.find_map(status_of)
-    });
-    found.unwrap_or(500)
 }
 
 /// Returns the first of these members that is a non-empty string or a number, as text.
@@ -229,8 +74,8 @@ pub(crate) fn page_text(reply: &Reply) -> String {
     if let Some(problem) = reply.unsupported_encoding() {
         return problem;
     }
-    if reply.is_utf16() {
-        return "the message is in UTF-16, which is not supported".to_owned();
+    if let Some(name) = reply.wide_encoding() {
+        return format!("the message is in {name}, which is not supported");
     }
     let body = reply.text();
     let text = String::from_utf8_lossy(&body[..body.len().min(MAX_PAGE_BYTES)]);

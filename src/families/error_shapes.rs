@@ -277,7 +277,7 @@ fn error_info(nodes: &[&Value]) -> Option<String> {
 }
 
 /// Returns the member of this name, which is in normal form.
-fn get<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+pub(super) fn get<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     let members = value.as_object()?;
     let found = members.iter().find(|(key, _)| is_named(key, name));
     found
@@ -286,7 +286,7 @@ fn get<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
 }
 
 /// Compares without case, `_` and `-`.
-fn is_named(key: &str, name: &str) -> bool {
+pub(super) fn is_named(key: &str, name: &str) -> bool {
     let key = key.bytes().filter(|b| !matches!(b, b'_' | b'-'));
     key.map(|b| b.to_ascii_lowercase()).eq(name.bytes())
 }

@@ -24,6 +24,15 @@ pub static FAMILY: Family = Family {
     // A catalog's URL ends in the project, a configured one often in the version.
     endpoint_suffixes: &["/v1/{project_id}", "/v1"],
     // Also in Rackspace's catalog; the service-access page of its manual is wrong.
+    credential_kinds: &[
+        "passthrough",
+        "none",
+        "token",
+        "keystone",
+        "rackspace",
+        "ak_sk",
+        "basic",
+    ],
     catalog_type: Some("orchestration"),
     bare_project_names: false,
     // With any other `Accept`, the router's 202, 302 and 404 are HTML. Observed on Heat

@@ -15,6 +15,8 @@ pub static FAMILY: Family = Family {
     error_status: error_mapping::error_status,
     // The paths of the protos begin with it.
     endpoint_suffixes: &["/Automation/v1"],
+    // Source: docs/apis/jp1ao.md, "Authentication and transport".
+    credential_kinds: &["passthrough", "none", "token", "basic", "hsso"],
     catalog_type: None,
     bare_project_names: false,
     // Required. Source: docs/apis/jp1ao.md, "Authentication and transport".

@@ -14,6 +14,8 @@ pub static FAMILY: Family = Family {
     // The paths of the protos begin with the version.
     endpoint_suffixes: &["/v3/{project_id}/cas", "/v3/{project_id}", "/v3"],
     // The endpoint of a region is configured: IAM's catalog may lack the service.
+    // Source: docs/apis/servicestage.md, "Authentication".
+    credential_kinds: &["passthrough", "none", "token", "keystone", "ak_sk"],
     catalog_type: None,
     // The project of a region has the region's name, in the user's own domain.
     // Source: docs/apis/servicestage.md, "Token".

@@ -4,7 +4,6 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,14 +11,12 @@ use http::Uri;
 use http::uri::Scheme;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
-use hyper_util::client::legacy::connect::{
-    CaptureConnection, Connected, Connection, HttpConnector,
-};
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tower::Service;
 
-use super::{BoxError, MAX_INFORMATIONAL, Settings, TCP_KEEPALIVE};
+use super::{BoxError, Settings, TCP_KEEPALIVE};
 
 /// A connection to an upstream.
 pub(super) type Stream = MaybeHttpsStream<TcpConnection>;
@@ -121,25 +118,6 @@ pub(super) struct TcpConnection {
     stream: TokioIo<TcpStream>,
     write_failed: bool,
     first_read: FirstRead,
-    flooded: Flooded,
-}
-
-/// Whether the peer of a connection sends more than a response may have: it fails when it is
-/// read next. An extra of hyper's [`Connected`].
-#[derive(Clone, Debug, Default)]
-pub(super) struct Flooded(Arc<AtomicBool>);
-
-impl Flooded {
-    /// Fails the connection that a request uses.
-    pub(super) fn set(connection: &CaptureConnection) {
-        let mut extras = http::Extensions::new();
-        if let Some(connected) = connection.connection_metadata().as_ref() {
-            connected.get_extras(&mut extras);
-        }
-        if let Some(Self(flag)) = extras.get() {
-            flag.store(true, Relaxed);
-        }
-    }
 }
 
 impl TcpConnection {
@@ -151,7 +129,6 @@ impl TcpConnection {
                 true => FirstRead::Pending { has_written: false },
                 false => FirstRead::Done,
             },
-            flooded: Flooded::default(),
         }
     }
 
@@ -214,7 +191,7 @@ fn is_closed_by_peer(error: &io::Error) -> bool {
 
 impl Connection for TcpConnection {
     fn connected(&self) -> Connected {
-        self.stream.connected().extra(self.flooded.clone())
+        self.stream.connected()
     }
 }
 
@@ -224,12 +201,6 @@ impl Read for TcpConnection {
         context: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.flooded.0.load(Relaxed) {
-            let problem = format!(
-                "the upstream sent more than {MAX_INFORMATIONAL} informational responses (1xx)"
-            );
-            return Poll::Ready(Err(io::Error::other(problem)));
-        }
         ready!(self.poll_first_byte(context))?;
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }

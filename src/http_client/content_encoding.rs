@@ -83,6 +83,15 @@ fn coding(headers: &HeaderMap) -> Coding {
     found
 }
 
+/// Why a body that has arrived cannot be decoded.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct CodingError(BoxError);
+
+fn coding_error(error: BoxError) -> BoxError {
+    CodingError(error).into()
+}
+
 /// The body of a response, decoded.
 pub(super) struct DecodedBody<B> {
     body: B,
@@ -270,10 +279,10 @@ where
             match decoder.next() {
                 Ok(None) => {}
                 Ok(Some(chunk)) => return Poll::Ready(Some(Ok(Frame::data(chunk)))),
-                Err(error) => return Poll::Ready(Some(Err(error))),
+                Err(error) => return Poll::Ready(Some(Err(coding_error(error)))),
             }
             let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(cx)) else {
-                return Poll::Ready(decoder.end().err().map(Err));
+                return Poll::Ready(decoder.end().err().map(coding_error).map(Err));
             };
             match frame.map(Frame::into_data) {
                 Ok(Ok(data)) => decoder.push(data),

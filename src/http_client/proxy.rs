@@ -161,20 +161,32 @@ fn entry_of(word: &str, found: &mut Vec<Exclusion>) {
         found.push(Exclusion::All);
         return;
     }
+    // A URL is meant as its host and port.
+    let word = match word.split_once("://") {
+        Some((_, rest)) => rest.split('/').next().unwrap_or_default(),
+        None => &*word,
+    };
     let (base, bits) = match word.split_once('/') {
         // curl reads the digits at the beginning.
         Some((base, bits)) => {
             let end = bits.find(|c: char| !c.is_ascii_digit());
             (base, Some(bits[..end.unwrap_or(bits.len())].parse().ok()))
         }
-        None => (&*word, None),
+        None => (word, None),
     };
     // An IPv6 address without brackets may also be an address and a port.
     for (host, port) in hosts_and_ports(base) {
         if let Some(address) = address(host) {
             let width = if address.is_ipv4() { 32 } else { 128 };
-            match bits.flatten().unwrap_or(width) {
-                bits if bits <= width => found.push(Exclusion::Network(address, bits, port)),
+            // An IPv4 address that is written as an IPv6 address.
+            let prefix = if address.is_ipv4() && host.contains(':') {
+                96
+            } else {
+                0
+            };
+            let bits: u32 = bits.flatten().unwrap_or(prefix + width);
+            match bits.checked_sub(prefix) {
+                Some(bits) if bits <= width => found.push(Exclusion::Network(address, bits, port)),
                 _ => {}
             }
         }
@@ -211,7 +223,10 @@ fn hosts_and_ports(text: &str) -> Vec<(&str, Option<u16>)> {
     match text.rsplit_once(':') {
         None => vec![(text, None)],
         Some((host, port)) => {
-            let of_host = port.parse().ok().map(|port| (host, Some(port)));
+            let of_host = match port {
+                "*" => Some((host, None)),
+                port => port.parse().ok().map(|port| (host, Some(port))),
+            };
             let is_v6 = host.contains(':').then_some((text, None));
             of_host.into_iter().chain(is_v6).collect()
         }

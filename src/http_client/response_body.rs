@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::{BoxError, cause, no_data};
+use super::{BoxError, body_error, no_data};
 use crate::error::Error;
 
 /// The body of a response, decompressed, as it arrives. One chunk is in memory. Dropping it
@@ -45,7 +45,8 @@ impl ResponseBody {
     }
 
     /// Reads the next chunk, which is not empty; `None` at the end of the body. Fails with
-    /// `NoResponse` if the body is cut off, or after `read_timeout` without a byte.
+    /// `NoResponse` if the body is cut off, or after `read_timeout` without a byte, and with
+    /// `NotTheResource` if its content coding is invalid.
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         loop {
             let frame = match Pin::new(&mut self.body).poll_frame(cx) {
@@ -64,7 +65,7 @@ impl ResponseBody {
             match frame {
                 None => return Poll::Ready(None),
                 Some(Err(error)) => {
-                    return Poll::Ready(Some(Err(Error::NoResponse(cause(&*error)))));
+                    return Poll::Ready(Some(Err(body_error(&*error))));
                 }
                 // Trailers are skipped.
                 Some(Ok(frame)) => match frame.into_data() {

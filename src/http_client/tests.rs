@@ -217,7 +217,6 @@ async fn incomplete_response_is_no_response() {
         b"HTTP/1.1 200 OK\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{\"a\":",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nab",
-        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 4\r\n\r\nabcd",
         b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
     ] {
         for transport in both(&settings()) {
@@ -280,6 +279,27 @@ async fn plaintext_to_a_tls_port_says_so() {
         text.starts_with("no response: ") && !text.contains(hint),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn body_with_an_invalid_coding_is_a_response() {
+    for transport in both(&settings()) {
+        let response = |status| {
+            let head = format!("HTTP/1.1 {status} X\r\ncontent-encoding: gzip\r\n");
+            format!("{head}content-length: 4\r\n\r\nabcd").into_bytes()
+        };
+        let responses = [200, 404].map(|status| TestResponse::Close(response(status)));
+        let server = TestServer::start(responses).await;
+        match transport.exchange(get(server.url("/"))).await {
+            Err(Error::NotTheResource { problem, .. }) => {
+                assert_eq!(problem, "Content-Encoding: the gzip coding is invalid")
+            }
+            other => panic!("{other:?}"),
+        }
+        // The status of an error is enough.
+        let reply = transport.exchange(get(server.url("/"))).await.unwrap();
+        assert_eq!((reply.status.as_u16(), &*reply.body), (404, &b""[..]));
+    }
 }
 
 #[tokio::test]

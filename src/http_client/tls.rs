@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, InvalidMessage,
-    SignatureScheme,
+    RootCertStore, SignatureScheme,
 };
 
 use super::Settings;
@@ -34,8 +34,7 @@ const CLIENT_CERTIFICATE_MISSING: &str = "the server requires a client certifica
 pub(super) fn client_config(settings: &Settings) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let named = match &settings.ca_file {
-        Some(path) => read_certificates(path)
-            .map_err(|problem| format!("ca_file {}: {problem}", path.display()))?,
+        Some(path) => read_certificates(path).map_err(|problem| format!("ca_file {problem}"))?,
         None => Vec::new(),
     };
     let platform = rustls_platform_verifier::Verifier::new_with_extra_roots(
@@ -68,14 +67,25 @@ pub(super) fn client_config(settings: &Settings) -> Result<ClientConfig, String>
     Ok(config)
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = std::fs::read(path).map_err(|error| error.to_string())?;
+/// Reads the certificates of a PEM file. Fails if it contains none, or one that is none.
+pub(crate) fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let problem = |problem: String| format!("{}: {problem}", path.display());
+    let pem = std::fs::read(path).map_err(|error| problem(error.to_string()))?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    match found {
-        Ok(found) if found.is_empty() => Err("contains no PEM certificate".to_owned()),
-        Ok(found) => Ok(found),
-        Err(error) => Err(error.to_string()),
+    let found = found.map_err(|error| problem(error.to_string()))?;
+    if found.is_empty() {
+        return Err(problem("contains no PEM certificate".to_owned()));
     }
+    let mut roots = RootCertStore::empty();
+    for (number, certificate) in found.iter().enumerate() {
+        if let Err(error) = roots.add(certificate.clone()) {
+            let number = number + 1;
+            return Err(problem(format!(
+                "its certificate {number} is invalid: {error}"
+            )));
+        }
+    }
+    Ok(found)
 }
 
 /// Which chains are trusted.

@@ -105,6 +105,7 @@ impl Dispatcher {
             write_timeout: ResponseWriteTimeout::new(config.server.response_write_timeout),
             request_timeouts: RequestTimeouts {
                 idle: config.server.request_body_idle_timeout,
+                min_bytes_per_sec: config.server.min_request_bytes_per_sec,
                 total: config.server.request_timeout,
             },
             max_request_bytes: config.server.max_request_bytes,

@@ -12,7 +12,9 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::pb::v1::server_reflection_server::ServerReflectionServer;
 
+use super::admin_listener::AdminListener;
 use super::authn::ClientTokens;
+use super::descriptors::DescriptorShares;
 use super::dispatcher::Dispatcher;
 use super::drain::Drain;
 use super::health_service::{HealthRegistry, HealthService};
@@ -21,7 +23,7 @@ use super::listener::Connections;
 use super::reflection::{Files, Reflection};
 use super::router::Router;
 use super::{gateway_service, gauges, health, listen_files, listener};
-use crate::admin::{Readiness, serve_admin};
+use crate::admin::{self, Readiness};
 use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
 use crate::config::{Config, ListenFiles};
 use crate::families::family;
@@ -36,6 +38,7 @@ pub struct Gateway {
     contract: Contract,
     dispatcher: Arc<Dispatcher>,
     metrics: Metrics,
+    descriptors: DescriptorShares,
 }
 
 /// A gateway whose listeners are bound.
@@ -66,7 +69,8 @@ impl Gateway {
     /// # Errors
     ///
     /// Returns all problems of the descriptors, or of the upstreams.
-    pub fn build(config: Config, traces: bool) -> Result<Self, Vec<String>> {
+    pub fn build(mut config: Config, traces: bool) -> Result<Self, Vec<String>> {
+        let descriptors = share_descriptors(&mut config);
         for key in &config.ignored_keys {
             tracing::debug!("{key}");
         }
@@ -102,6 +106,7 @@ impl Gateway {
             contract,
             dispatcher,
             metrics,
+            descriptors,
         })
     }
 
@@ -183,6 +188,7 @@ impl BoundGateway {
             config,
             dispatcher,
             metrics,
+            descriptors,
             ..
         } = gateway;
 
@@ -204,7 +210,8 @@ impl BoundGateway {
             routes.prepare(),
             config.server.max_metadata_bytes,
         );
-        let connections = Arc::new(Connections::new(&config, router).map_err(|e| vec![e])?);
+        let connections = Connections::new(&config, router, descriptors.clients);
+        let connections = Arc::new(connections.map_err(|e| vec![e])?);
 
         let (reload, requests) = listen_files::requests();
         let reloading = config.listen_source.clone().map(|source| {
@@ -226,8 +233,11 @@ impl BoundGateway {
             probed,
             config.server.health_check_interval,
         ));
-        let admin_task =
-            admin.map(|admin| tokio::spawn(serve_admin(admin, metrics, readiness.clone())));
+        let admin_task = admin.map(|admin| {
+            let pages = admin::routes(metrics.clone(), readiness.clone());
+            let listener = AdminListener::new(pages, &config.server, descriptors.admin, &metrics);
+            tokio::spawn(listener.serve(admin))
+        });
         let drain = Drain {
             probing: probing.abort_handle(),
             readiness: readiness.clone(),
@@ -273,4 +283,27 @@ impl ServerHandle {
         let done = self.done.await;
         done.map_err(|panic| format!("the server has failed: {panic}"))
     }
+}
+
+/// Divides the descriptors of the process. Where they do not suffice, lowers the concurrent
+/// calls of upstreams, and says so.
+fn share_descriptors(config: &mut Config) -> DescriptorShares {
+    let upstreams = config.upstreams.iter();
+    let calls: Vec<usize> = upstreams.map(|u| u.max_concurrent_calls).collect();
+    let mut shares = DescriptorShares::of_process(&calls);
+    let wanted = config.server.max_connections as usize;
+    let most_calls = calls.into_iter().max().unwrap_or_default();
+    if shares.clients < wanted || shares.calls_per_upstream < most_calls {
+        tracing::warn!(
+            max_connections = shares.clients.min(wanted),
+            max_concurrent_calls = shares.calls_per_upstream.min(most_calls),
+            "limits are lower than configured: raise the limit of open descriptors (`ulimit -n`)"
+        );
+    }
+    shares.clients = shares.clients.min(wanted);
+    for upstream in &mut config.upstreams {
+        let calls = &mut upstream.max_concurrent_calls;
+        *calls = (*calls).min(shares.calls_per_upstream);
+    }
+    shares
 }

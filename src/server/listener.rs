@@ -1,27 +1,32 @@
-//! The gRPC listener: accepts connections, does their TLS handshakes, and serves HTTP/2 on
-//! them with hyper.
+//! The gRPC listener: does the TLS handshakes of connections, and serves HTTP/2 on them with
+//! hyper.
 
 use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
 use tonic::body::Body;
 
+use super::accept::Acceptor;
+use super::client_io::{ClientIo, Preface};
 use super::connection_end::ConnectionEnd;
+use super::connection_limits::{Activity, ConnectionLimits, Slot};
 use super::router::Router;
+use super::stream_executor::{StreamBody, StreamExecutor};
 use super::tls::{self, Handshakes};
 use super::write_coalescing::CoalescedWrites;
-use crate::config::{Config, Tls};
+use crate::config::{Config, ServerOptions, Tls};
 use crate::downstream::Peer;
+use crate::telemetry::ConnectionMetrics;
 
 /// The flow control windows of a stream and of a connection, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
@@ -31,13 +36,32 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// gRPC, and more than this HTTP 431.
 const HTTP2_METADATA_FACTOR: u32 = 4;
 
-/// Pause after a connection could not be accepted because of the gateway's own limits, such as
-/// that of open files.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time after GOAWAY until a connection without a call is closed.
+const GOAWAY_GRACE: Duration = Duration::from_millis(500);
+
+/// After how many times the write timeout the stream of an unread response is reset. After one,
+/// the response is dropped: the client gets a status if it reads again.
+const RESET_FACTOR: u32 = 2;
 
 /// By which share of the maximum age connections end earlier or later. Source: gRPC A9,
 /// "Server-side Connection Management".
 const MAX_AGE_JITTER: f64 = 0.1;
+
+/// Why the gateway closes a connection: labels of the metric.
+const EVICTED: &str = "evicted";
+const IDLE: &str = "idle";
+const NO_PREFACE: &str = "no_preface";
+
+/// What the timer of a connection waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The preface of HTTP/2.
+    Preface,
+    /// The connection has been idle for too long.
+    Open,
+    /// The last call ends, after GOAWAY.
+    Closing,
+}
 
 /// The ages of a connection, in their order.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,10 +75,10 @@ enum Age {
 
 /// What the connections of a listener share.
 pub(super) struct Connections {
-    http: auto::Builder<TokioExecutor>,
+    settings: ServerOptions,
     tls: Option<Handshakes>,
-    max_age: Option<Duration>,
-    max_age_grace: Duration,
+    limits: Arc<ConnectionLimits>,
+    metrics: ConnectionMetrics,
     router: Router,
 }
 
@@ -72,29 +96,29 @@ pub(super) async fn bind(
 }
 
 impl Connections {
-    /// Serves connections with TLS and the limits of the configuration.
-    pub(super) fn new(config: &Config, router: Router) -> Result<Self, String> {
-        let settings = &config.server;
+    /// Serves at most `max_connections`, with TLS and the limits of the configuration.
+    pub(super) fn new(
+        config: &Config,
+        router: Router,
+        max_connections: usize,
+    ) -> Result<Self, String> {
+        let settings = config.server.clone();
         let tls = config
             .tls
             .as_ref()
             .map(|tls| Handshakes::new(tls, settings.tls_handshake_timeout));
-        // HTTP/1.1 is accepted only to be rejected with a readable error.
-        let mut http = auto::Builder::new(TokioExecutor::new());
-        http.http1().timer(TokioTimer::new());
-        http.http2()
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_concurrent_streams(settings.max_concurrent_streams)
-            .max_header_list_size(HTTP2_METADATA_FACTOR * settings.max_metadata_bytes)
-            .keep_alive_interval(settings.keepalive_interval)
-            .keep_alive_timeout(settings.keepalive_timeout);
+        let metrics = router.dispatcher().metrics.connections("grpc");
+        let max_per_address = match settings.max_connections_per_address {
+            0 => max_connections.div_ceil(2),
+            n => n as usize,
+        };
+        let open = metrics.open.clone();
+        let limits = ConnectionLimits::new(max_connections, max_per_address, open);
         Ok(Self {
-            http,
+            settings,
             tls: tls.transpose()?,
-            max_age: settings.max_connection_age,
-            max_age_grace: settings.max_connection_age_grace,
+            limits,
+            metrics,
             router,
         })
     }
@@ -104,6 +128,27 @@ impl Connections {
         self.tls.as_ref().map_or(Ok(()), |own| own.replace(tls))
     }
 
+    /// Returns hyper's settings of one connection.
+    fn http(&self, activity: &Arc<Activity>) -> auto::Builder<StreamExecutor> {
+        let settings = &self.settings;
+        let unread_timeout = settings.response_write_timeout * RESET_FACTOR;
+        let executor = StreamExecutor::new(activity.clone(), unread_timeout);
+        // HTTP/1.1 is accepted only to be rejected with a readable error.
+        let mut http = auto::Builder::new(executor);
+        http.http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(settings.preface_timeout);
+        http.http2()
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_concurrent_streams(settings.max_concurrent_streams)
+            .max_header_list_size(HTTP2_METADATA_FACTOR * settings.max_metadata_bytes)
+            .keep_alive_interval(settings.keepalive_interval)
+            .keep_alive_timeout(settings.keepalive_timeout);
+        http
+    }
+
     /// Accepts connections until `shutdown` completes, and returns when all of them have
     /// ended.
     pub(super) async fn serve(
@@ -111,27 +156,22 @@ impl Connections {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) {
+        let (limits, metrics) = (self.limits.clone(), self.metrics.clone());
+        let mut acceptor = Acceptor::new(listener, "grpc", limits, metrics);
         let (drain, draining) = watch::channel(());
         let mut shutdown = pin!(shutdown);
         loop {
-            let accepted = tokio::select! {
+            let (stream, peer, slot) = tokio::select! {
                 () = &mut shutdown => break,
-                accepted = listener.accept() => accepted,
+                accepted = acceptor.next() => accepted,
             };
-            match accepted {
-                Ok((stream, peer)) => {
-                    let connection = self.clone().connection(stream, peer, draining.clone());
-                    tokio::spawn(connection);
-                }
-                Err(e) if is_of_one_connection(&e) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
+            let connection = self
+                .clone()
+                .connection(stream, peer, slot, draining.clone());
+            tokio::spawn(connection);
         }
         // New clients are refused at once, instead of waiting in the backlog.
-        drop(listener);
+        drop(acceptor);
         drop(draining);
         drain.send_replace(());
         drain.closed().await;
@@ -142,6 +182,7 @@ impl Connections {
         self: Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
+        slot: Slot,
         mut draining: watch::Receiver<()>,
     ) {
         if let Err(error) = stream.set_nodelay(true) {
@@ -149,16 +190,19 @@ impl Connections {
             return;
         }
         let Some(tls) = &self.tls else {
-            return self.serve_http(stream, Peer::at(peer.ip()), draining).await;
+            return self
+                .serve_http(stream, Peer::at(peer.ip()), slot, draining)
+                .await;
         };
         let handshake = tokio::select! {
             handshake = tls.accept(stream) => handshake,
+            _ = slot.evicted() => return self.metrics.closed(EVICTED),
             _ = draining.changed() => return,
         };
         match handshake {
             Ok(Some(stream)) => {
                 let peer = tls::peer(&stream).unwrap_or(Peer::at(peer.ip()));
-                self.serve_http(stream, peer, draining).await;
+                self.serve_http(stream, peer, slot, draining).await;
             }
             Ok(None) => {}
             Err(reason) => {
@@ -169,30 +213,41 @@ impl Connections {
         }
     }
 
-    /// Serves HTTP on a connection. It gets GOAWAY at its maximum age or when the gateway
-    /// drains, and ends with its last call.
-    async fn serve_http<T>(&self, io: T, peer: Peer, mut draining: watch::Receiver<()>)
+    /// Serves HTTP on a connection. It gets GOAWAY at its maximum age, when it has been idle
+    /// for too long, when it makes room for another or when the gateway drains, and ends with
+    /// its last call.
+    async fn serve_http<T>(&self, io: T, peer: Peer, slot: Slot, mut draining: watch::Receiver<()>)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let settings = &self.settings;
         let (end, connection_end) = ConnectionEnd::new();
-        let connection_end = self.max_age.map(|_| connection_end);
+        let connection_end = settings.max_connection_age.map(|_| connection_end);
         let service = hyper::service::service_fn(|request: http::Request<Incoming>| {
             let mut request = request.map(Body::new);
             if let Some(end) = &connection_end {
                 request.extensions_mut().insert(end.clone());
             }
             let response = self.router.respond(request, peer);
-            async move { Ok::<_, Infallible>(response.await) }
+            async move { Ok::<_, Infallible>(response.await.map(StreamBody::new)) }
         });
+        let preface = Preface::default();
+        let io = ClientIo::new(io, preface.clone(), settings.response_write_timeout);
         let io = TokioIo::new(CoalescedWrites::new(io));
-        let mut connection = pin!(self.http.serve_connection(io, service));
-        let has_age = self.max_age.is_some();
+        let activity = slot.activity();
+        let http = self.http(activity);
+        let mut connection = pin!(http.serve_connection(io, service));
+        let has_age = settings.max_connection_age.is_some();
         // Connections that were opened at the same time do not end at the same time.
         let jitter = 1.0 + MAX_AGE_JITTER * (2.0 * fastrand::f64() - 1.0);
-        let max_age = self.max_age.unwrap_or_default().mul_f64(jitter);
-        let mut timer = pin!(tokio::time::sleep(max_age));
+        let max_age = settings
+            .max_connection_age
+            .unwrap_or_default()
+            .mul_f64(jitter);
+        let mut age_timer = pin!(sleep(max_age));
         let mut age = Age::Young;
+        let mut idle_timer = pin!(sleep(settings.preface_timeout));
+        let mut phase = Phase::Preface;
         let mut is_draining = false;
         loop {
             tokio::select! {
@@ -206,11 +261,42 @@ impl Connections {
                     is_draining = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                () = &mut timer, if has_age && age != Age::Over => match age {
+                at_once = slot.evicted() => {
+                    self.metrics.closed(EVICTED);
+                    if at_once {
+                        return;
+                    }
+                    phase = Phase::Closing;
+                    connection.as_mut().graceful_shutdown();
+                    idle_timer.set(sleep(GOAWAY_GRACE));
+                }
+                () = &mut idle_timer => {
+                    let next = match phase {
+                        Phase::Preface if !preface.is_complete() && !activity.is_used() => {
+                            tracing::debug!("connection closed: no preface of HTTP/2");
+                            return self.metrics.closed(NO_PREFACE);
+                        }
+                        Phase::Closing if activity.is_idle() => return,
+                        Phase::Closing => Instant::now() + GOAWAY_GRACE,
+                        Phase::Preface | Phase::Open => {
+                            phase = Phase::Open;
+                            activity.idle_deadline(settings.connection_idle_timeout)
+                        }
+                    };
+                    if next <= Instant::now() {
+                        self.metrics.closed(IDLE);
+                        phase = Phase::Closing;
+                        connection.as_mut().graceful_shutdown();
+                        idle_timer.set(sleep(GOAWAY_GRACE));
+                    } else {
+                        idle_timer.set(sleep_until(next));
+                    }
+                }
+                () = &mut age_timer, if has_age && age != Age::Over => match age {
                     Age::Young => {
                         age = Age::Grace;
                         connection.as_mut().graceful_shutdown();
-                        timer.set(tokio::time::sleep(self.max_age_grace));
+                        age_timer.set(sleep(settings.max_connection_age_grace));
                     }
                     Age::Grace | Age::Over => {
                         age = Age::Over;
@@ -220,14 +306,4 @@ impl Connections {
             }
         }
     }
-}
-
-/// Returns whether an error of `accept` concerns only the connection that was accepted.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionRefused
-    )
 }

@@ -116,7 +116,8 @@ impl Router {
             return self.reject(path, &error);
         };
         let until = Deadline::after(timeouts.total);
-        let mut request = request.map(|body| Body::new(TimeoutBody::new(body, until, timeouts)));
+        let mut request =
+            request.map(|body| Body::new(TimeoutBody::of_requests(body, until, timeouts)));
         if own == REFLECTION_ALPHA {
             *request.uri_mut() = Uri::from(PathAndQuery::from_static(REFLECTION_PATH));
         }

@@ -25,6 +25,7 @@ use crate::upstream::{self, Upstreams};
 use crate::watch::Watches;
 
 const TIMEOUTS: RequestTimeouts = RequestTimeouts {
+    min_bytes_per_sec: 0,
     idle: Duration::from_secs(30),
     total: Duration::from_secs(15 * 60),
 };

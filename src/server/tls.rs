@@ -42,7 +42,7 @@ impl Handshakes {
         Ok(Self {
             config: ArcSwap::new(server_config(tls)?),
             timeout: handshake_timeout,
-            log: LogLimiter::default(),
+            log: LogLimiter::new(LOG_INTERVAL),
         })
     }
 
@@ -131,8 +131,11 @@ fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, String> {
 }
 
 /// Limits log lines that any client can cause.
-#[derive(Debug, Default)]
-struct LogLimiter(Mutex<LogState>);
+#[derive(Debug)]
+pub(super) struct LogLimiter {
+    interval: Duration,
+    state: Mutex<LogState>,
+}
 
 #[derive(Debug, Default)]
 struct LogState {
@@ -141,10 +144,18 @@ struct LogState {
 }
 
 impl LogLimiter {
+    /// Allows one line per `interval`.
+    pub(super) fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            state: Mutex::default(),
+        }
+    }
+
     /// Returns how many lines were suppressed since the last one, if a line may be logged now.
-    fn allow(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.last.is_some_and(|last| now < last + LOG_INTERVAL) {
+    pub(super) fn allow(&self, now: Instant) -> Option<u64> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.last.is_some_and(|last| now < last + self.interval) {
             state.not_logged += 1;
             return None;
         }
@@ -159,7 +170,7 @@ mod tests {
 
     #[test]
     fn log_is_limited_and_counts_what_it_omits() {
-        let (log, start) = (LogLimiter::default(), Instant::now());
+        let (log, start) = (LogLimiter::new(LOG_INTERVAL), Instant::now());
         for (at_ms, want) in [
             (0, Some(0)),
             (1, None),

@@ -1,7 +1,6 @@
 //! The filter of the log: a level, or directives like those of `RUST_LOG`.
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::spelling::nearest;
 
@@ -77,9 +76,9 @@ const DEPENDENCIES: [&str; 22] = [
 ];
 
 /// A checked filter of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LogFilter {
-    directives: String,
+    targets: Targets,
     /// Targets that no part of the program has: a directive without effect.
     pub warnings: Vec<String>,
 }
@@ -95,54 +94,38 @@ impl LogFilter {
         let mut own = DEFAULT_LEVEL;
         let mut named = Vec::new();
         let mut warnings = Vec::new();
-        let directives = split(text);
+        let directives = text.split(',').map(str::trim).filter(|d| !d.is_empty());
+        let directives: Vec<&str> = directives.collect();
         if directives.is_empty() {
             return Err(format!("is empty: {}", advice()));
         }
         for directive in directives {
-            match directive.rsplit_once('=') {
-                // The `=` of a span's field is not that of a level.
-                Some((target, word)) if !word.contains(['}', ']']) => {
-                    level(word)?;
+            if directive.contains(['[', ']', '{', '}']) {
+                return Err(format!(
+                    "selects spans by `{directive}`, which is not supported: {}",
+                    advice()
+                ));
+            }
+            match directive.split_once('=') {
+                Some((target, word)) => {
+                    let target = target.trim();
                     warnings.extend(unknown_target(target));
-                    named.push(directive);
+                    named.push((target.to_owned(), level(word)?));
                 }
-                _ if directive.contains(['[', ']', '{', '}']) => named.push(directive),
-                _ => own = level(directive)?,
+                None => own = level(directive)?,
             }
         }
-        let dependencies = own.min(DEPENDENCY_LEVEL);
-        let mut directives = format!("{dependencies},{}={own}", OWN_CRATES[0]);
-        for directive in named {
-            directives.push(',');
-            directives.push_str(directive);
-        }
-        EnvFilter::try_new(&directives).map_err(|e| format!("is not a filter: {e}"))?;
-        Ok(Self {
-            directives,
-            warnings,
-        })
+        let targets = Targets::new()
+            .with_default(own.min(DEPENDENCY_LEVEL))
+            .with_target(OWN_CRATES[0], own)
+            .with_targets(named);
+        Ok(Self { targets, warnings })
     }
 
     /// Returns the filter for the log.
-    pub(super) fn filter(&self) -> EnvFilter {
-        // `parse` has checked the directives.
-        EnvFilter::new(&self.directives)
+    pub(super) fn filter(&self) -> Targets {
+        self.targets.clone()
     }
-}
-
-/// Splits a text at its commas, except those between braces.
-fn split(text: &str) -> Vec<&str> {
-    let mut depth = 0_usize;
-    let parts = text.split(|c: char| {
-        match c {
-            '{' | '[' => depth += 1,
-            '}' | ']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        c == ',' && depth == 0
-    });
-    parts.map(str::trim).filter(|p| !p.is_empty()).collect()
 }
 
 /// Reads a level.
@@ -179,7 +162,6 @@ fn is_target(word: &str) -> bool {
 
 /// Returns the problem of a target that no part of the program has.
 fn unknown_target(target: &str) -> Option<String> {
-    let target = target.split('[').next().unwrap_or_default().trim();
     let mut path = target.split("::");
     let first = path.next().unwrap_or_default();
     if first.is_empty() {
@@ -221,14 +203,11 @@ mod tests {
                 "warn,drawbridge=info,drawbridge::watch=debug",
             ),
             ("h2=debug", "warn,drawbridge=info,h2=debug"),
+            ("h2 = debug", "warn,drawbridge=info,h2=debug"),
             ("warn, h2=off,", "warn,drawbridge=warn,h2=off"),
-            (
-                "info,[server{rpc=a}]=debug",
-                "warn,drawbridge=info,[server{rpc=a}]=debug",
-            ),
         ] {
             let filter = LogFilter::parse(text).expect(text);
-            assert_eq!(filter.directives, want, "{text}");
+            assert_eq!(filter.targets, want.parse().expect(want), "{text}");
             assert!(filter.warnings.is_empty(), "{text}: {filter:?}");
         }
     }
@@ -256,7 +235,10 @@ mod tests {
             ("info debug", "`info debug` is not a level"),
             ("", "is empty: write one of"),
             (" , ", "is empty: write one of"),
-            ("info,[server{rpc=}", "is not a filter: "),
+            (
+                "info,[server{rpc=a}]=debug",
+                "selects spans by `[server{rpc=a}]=debug`, which is not supported: write",
+            ),
         ] {
             let problem = LogFilter::parse(text).expect_err(text);
             assert!(problem.starts_with(want), "{text}: {problem}");

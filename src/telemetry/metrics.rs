@@ -15,6 +15,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tonic::Code;
 
+use super::connection_metrics::{ConnectionFamilies, ConnectionMetrics};
+
 /// Upper bounds in seconds, from a cached lookup to Heat's 60 s for its engine.
 const DURATION_BUCKETS: [f64; 13] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0,
@@ -47,6 +49,7 @@ pub struct Metrics {
     durations: Family<RpcLabels, Histogram, fn() -> Histogram>,
     upstream_requests: Family<UpstreamRequestLabels, Counter>,
     in_flight: Gauge,
+    connections: ConnectionFamilies,
     /// Counts requests without a known client token.
     pub unauthenticated: Counter,
     /// Counts requests that are not gRPC, whose metadata is too large or whose rpc does not
@@ -106,6 +109,7 @@ impl Default for Metrics {
             durations: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
             upstream_requests: Family::default(),
             in_flight: Gauge::default(),
+            connections: ConnectionFamilies::default(),
             unauthenticated: Counter::default(),
             unsupported: Counter::default(),
             refused_tls_handshakes: Counter::default(),
@@ -148,6 +152,7 @@ impl Default for Metrics {
             "TLS handshakes of clients that were refused or not completed",
             metrics.refused_tls_handshakes.clone(),
         );
+        metrics.connections.register(&mut registry);
         *metrics.registry.lock().unwrap_or_else(|e| e.into_inner()) = registry;
         metrics
     }
@@ -172,6 +177,11 @@ impl Metrics {
             calls: self.calls.clone(),
             in_flight: self.in_flight.clone(),
         }
+    }
+
+    /// Returns the metrics of a listener's connections.
+    pub fn connections(&self, listener: &'static str) -> ConnectionMetrics {
+        self.connections.of(listener)
     }
 
     /// Returns the counters of the HTTP exchanges with an upstream.
@@ -340,6 +350,10 @@ mod tests {
         }
         metrics.unauthenticated.inc();
         metrics.unsupported.inc_by(2);
+        let connections = metrics.connections("grpc");
+        connections.open.set(3);
+        connections.refused("total");
+        connections.closed("idle");
         let requests = metrics.upstream_requests("up");
         for status in [Some(404), Some(404), Some(999), None] {
             requests.count(status);
@@ -375,6 +389,10 @@ mod tests {
             "drawbridge_open_streams 7",
             "drawbridge_unauthenticated_requests_total 1",
             "drawbridge_unsupported_requests_total 2",
+            r#"drawbridge_connections{listener="grpc"} 3"#,
+            r#"drawbridge_refused_connections_total{listener="grpc",limit="total"} 1"#,
+            r#"drawbridge_closed_connections_total{listener="grpc",reason="idle"} 1"#,
+            r#"drawbridge_accept_pauses_total{listener="grpc"} 0"#,
             r#"drawbridge_queued{upstream="up"} 1"#,
             r#"drawbridge_queued{upstream="b"} 2"#,
             "# TYPE drawbridge_polls counter",

@@ -52,6 +52,8 @@ pub struct Family {
     /// with; removed from the endpoint. `{project_id}` matches one segment, which becomes
     /// the project id. Longest first.
     pub endpoint_suffixes: &'static [&'static str],
+    /// The kinds of credentials that the API accepts. Empty: any.
+    pub credential_kinds: &'static [&'static str],
     /// The service type in the catalog, for logins that return a catalog.
     pub catalog_type: Option<&'static str>,
     /// Whether a login may name a project without a domain.

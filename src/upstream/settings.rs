@@ -6,6 +6,7 @@ use url::Url;
 
 use crate::credentials;
 use crate::http_client;
+use crate::upstream::endpoint::is_exposed;
 
 /// The settings of an upstream, as checked values.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub struct Settings {
     pub project_id: Option<String>,
     /// Credentials.
     pub auth: credentials::Settings,
+    /// Where `auth` is, if it is not in the configuration file itself, for `check`.
+    pub auth_place: Option<String>,
     /// Reads `auth` again, if it has files.
     pub auth_source: Option<credentials::SettingsSource>,
     /// Whether credentials may be sent over plaintext HTTP to another host. Default: false:
@@ -47,6 +50,15 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Returns the key of a URL to which credentials, configured or a client's, must not be sent:
+    /// plaintext HTTP to another host, unless that is allowed.
+    pub(crate) fn plaintext_key(&self) -> Option<&'static str> {
+        let endpoint = self.endpoint.as_ref().map(|url| ("endpoint", url));
+        let urls = [endpoint, self.auth.login_url()].into_iter().flatten();
+        let mut exposed = urls.filter(|(_, url)| is_exposed(url)).map(|(key, _)| key);
+        exposed.next().filter(|_| !self.allow_plaintext_credentials)
+    }
+
     /// Returns the defaults for an upstream of this name and family.
     pub fn new(
         name: impl Into<String>,
@@ -61,6 +73,7 @@ impl Settings {
             endpoint: None,
             project_id: None,
             auth,
+            auth_place: None,
             auth_source: None,
             allow_plaintext_credentials: false,
             transport: http_client::Settings::default(),

@@ -41,6 +41,7 @@ static FAMILY: Family = Family {
     dialects: &[],
     fault: read,
     endpoint_suffixes: &["/v1/{project_id}", "/v1"],
+    credential_kinds: &[],
     catalog_type: None,
     bare_project_names: false,
     headers: &[("accept", "application/json"), ("x-client", "test")],

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tonic::Code;
 
-use super::poll_target::{FallbackCall, PollTarget, ResourceCalls};
+use super::poll_target::{FallbackCall, ListCall, PollTarget, ResourceCalls};
 use super::snapshot::Item;
 use super::source::{RestSnapshotSource, SnapshotRead, is_not_found};
 use crate::deadline::Deadline;
@@ -39,13 +39,17 @@ impl RestSnapshotSource {
         if let Some(fallback) = &watch.fallback {
             let known = last.as_deref().unwrap_or_default();
             let request = fallback.request(known, &calls.request, &self.request);
-            let call = request.and_then(|request| self.context.bind(&fallback.rpc, &request));
-            if let Some(call) = call {
+            let list = request.and_then(|request| {
+                let call = self.context.bind(&fallback.rpc, &request)?;
+                let request = request.into();
+                Some(ListCall { request, call })
+            });
+            if let Some(list) = list {
                 if misses < fallback.after {
                     return Ok(SnapshotRead::NotFound);
                 }
                 let call = Arc::new(FallbackCall {
-                    call,
+                    list,
                     request: calls.request.clone(),
                     cause: error,
                 });
@@ -71,11 +75,8 @@ impl RestSnapshotSource {
         deadline: Deadline,
     ) -> Result<SnapshotRead, Error> {
         let watch = self.watch();
-        let found = match self
-            .context
-            .fetch(&fallback.rpc, &call.call, deadline)
-            .await
-        {
+        let response = self.fetch_list(&fallback.rpc, &call.list, deadline);
+        let found = match response.await {
             Ok(response) => fallback.found(&response, &call.request)?,
             Err(error) if is_not_found(&error) => None,
             Err(error) => return Err(error),

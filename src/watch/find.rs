@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::poll_target::{PollTarget, ResourceCalls, bind_found};
+use super::poll_target::{ListCall, PollTarget, ResourceCalls, bind_found};
 use super::source::{RestSnapshotSource, is_not_found};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use drawbridge_transcoder::call::Call;
 use drawbridge_transcoder::contract::Find;
 
 /// How many polls may find nothing before the resource of a started call appears.
@@ -21,14 +20,14 @@ impl RestSnapshotSource {
         &self,
         deadline: Deadline,
     ) -> Result<Option<Arc<ResourceCalls>>, Error> {
-        let call = match self.target() {
+        let list = match self.target() {
             PollTarget::Resource(calls) => return Ok(Some(calls)),
-            PollTarget::Search(call) => call,
+            PollTarget::Search(list) => list,
             PollTarget::Fallback(_) => return Ok(None),
         };
         let start = self.watch().start.as_ref();
         match start.and_then(|start| start.find.as_ref()) {
-            Some(find) => self.search(find, &call, deadline).await,
+            Some(find) => self.search(find, &list, deadline).await,
             None => Ok(None),
         }
     }
@@ -36,10 +35,10 @@ impl RestSnapshotSource {
     async fn search(
         &self,
         find: &Find,
-        call: &Call,
+        list: &ListCall,
         deadline: Deadline,
     ) -> Result<Option<Arc<ResourceCalls>>, Error> {
-        let list: Bytes = match self.context.fetch(&find.rpc, call, deadline).await {
+        let list: Bytes = match self.fetch_list(&find.rpc, list, deadline).await {
             Err(error) if is_not_found(&error) && self.may_still_appear() => return Ok(None),
             list => list?,
         };

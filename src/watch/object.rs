@@ -8,15 +8,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::poll_target::{PollTarget, ResourceCalls, repeatable};
+use super::poll_target::{ListCall, PollTarget, ResourceCalls, repeatable};
 use super::read_history::Debounce;
 use super::snapshot::Item;
 use super::source::{POLL_TIMEOUT, RestSnapshotSource, SnapshotRead, is_not_found};
 use crate::deadline::Deadline;
 use crate::engine::pager::{OnRepeat, Pager, TokenCursor};
 use crate::error::Error;
-use drawbridge_transcoder::call::Call;
-use drawbridge_transcoder::contract::{Outcome, SideRead};
+use drawbridge_transcoder::contract::{Method, Outcome, SideRead};
 
 /// How much of [`POLL_TIMEOUT`] is reserved for side reads.
 const SIDE_READS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -228,12 +227,13 @@ impl RestSnapshotSource {
         let request = side.request(item, &calls.request, &self.request);
         let bound = request.and_then(|request| {
             let call = self.context.bind(&side.rpc, &request)?;
-            Some((request, call))
+            let request = request.into();
+            Some(ListCall { request, call })
         });
-        let Some((request, call)) = bound else {
+        let Some(list) = bound else {
             return Bytes::new();
         };
-        let response = self.fetch_side(side, &request, &call, deadline).await;
+        let response = self.fetch_list(&side.rpc, &list, deadline).await;
         match response.and_then(|response| Ok(side.stream_fields(&response)?)) {
             Ok(part) => part,
             Err(error) => {
@@ -251,20 +251,18 @@ impl RestSnapshotSource {
         }
     }
 
-    /// Returns the response of a side read, with all pages of its list.
-    async fn fetch_side(
+    /// Returns the response of a side read, a fallback or `find`, with all pages of its list.
+    pub(super) async fn fetch_list(
         &self,
-        side: &SideRead,
-        request: &[u8],
-        call: &Call,
+        rpc: &Arc<Method>,
+        list: &ListCall,
         deadline: Deadline,
     ) -> Result<Bytes, Error> {
-        let rpc = &side.rpc;
         if rpc.paging.is_none() {
-            return self.context.fetch(rpc, call, deadline).await;
+            return self.context.fetch(rpc, &list.call, deadline).await;
         }
-        let request = Bytes::copy_from_slice(request);
-        let cursor = TokenCursor::new(Arc::clone(rpc), request)?.with_prepare(repeatable);
+        let cursor = TokenCursor::new(Arc::clone(rpc), list.request.clone())?;
+        let cursor = cursor.with_prepare(repeatable);
         let mut pager = Pager::new(cursor, OnRepeat::End);
         let mut merged = Vec::new();
         let mut items = 0;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::engine::call_context::StreamContext;
 use crate::error::Error;
 use drawbridge_transcoder::call::{Call, Idempotency};
@@ -11,11 +13,19 @@ use drawbridge_transcoder::contract::Watch;
 #[derive(Clone)]
 pub(super) enum PollTarget {
     /// The list in which the resource is to appear. `Resource` comes next.
-    Search(Box<Call>),
+    Search(Box<ListCall>),
     /// The watched resource. `Fallback` may come next.
     Resource(Arc<ResourceCalls>),
     /// The rpc of the `fallback` option, from now on.
     Fallback(Arc<FallbackCall>),
+}
+
+/// A call that may read a list in pages.
+#[derive(Clone)]
+pub(super) struct ListCall {
+    /// The request, from which those of further pages are made.
+    pub request: Bytes,
+    pub call: Call,
 }
 
 /// The calls that read the watched resource.
@@ -30,7 +40,7 @@ pub(super) struct ResourceCalls {
 
 /// The call of a fallback.
 pub(super) struct FallbackCall {
-    pub call: Call,
+    pub list: ListCall,
     /// The request of the polled rpc.
     pub request: Vec<u8>,
     /// The error of the poll.
@@ -85,16 +95,20 @@ impl PollTarget {
         Ok(list.and_then(|(find, list)| {
             context
                 .bind(&find.rpc, &list)
-                .map(|call| Self::Search(Box::new(call)))
+                .map(|call| ListCall {
+                    request: list.into(),
+                    call,
+                })
+                .map(|list| Self::Search(Box::new(list)))
         }))
     }
 
     /// Returns the call of the next read.
     pub(super) fn call(&self) -> &Call {
         match self {
-            Self::Search(call) => call,
+            Self::Search(list) => &list.call,
             Self::Resource(calls) => &calls.full,
-            Self::Fallback(fallback) => &fallback.call,
+            Self::Fallback(fallback) => &fallback.list.call,
         }
     }
 }

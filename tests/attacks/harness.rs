@@ -18,7 +18,8 @@ async fn honest_client_is_served_and_the_gateway_recovers() {
         connections.push(raw::connect(gateway.grpc).await.unwrap());
     }
     eventually("connections are open", async || {
-        (gateway.usage().descriptors >= before.descriptors + 20).then_some(())
+        // Fewer by those that the honest client has closed meanwhile.
+        (gateway.usage().descriptors >= before.descriptors + 10).then_some(())
     })
     .await;
     drop(connections);

@@ -5,6 +5,7 @@
 #![allow(
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
     missing_docs,
     reason = "a test may panic"
@@ -14,6 +15,10 @@
 mod support;
 
 mod breaker;
+mod connections;
+mod floods;
 mod harness;
 mod idle_memory;
 mod log;
+mod readers;
+mod requests;

@@ -321,6 +321,56 @@ async fn download_is_sent_in_chunks() {
     assert!(status.message().contains("look elsewhere"), "{status:?}");
 }
 
+/// What a download gets in place of the file, with HTTP 200, is an error; files that look
+/// similar are passed on.
+#[tokio::test]
+async fn download_of_an_error_or_a_web_page_is_not_ok() {
+    const HTML: &str = "<!doctype html><title>Sign in</title>";
+    const ERROR: &str = r#"{"error":{"code":503,"message":"maintenance"}}"#;
+    const BESIDE: &str = r#"{"id":7,"error":{"message":"exit 1"}}"#;
+    let disposition = ("content-disposition", "attachment; filename=a.html");
+    let none = ("x-none", "");
+    for (media_type, header, body, want) in [
+        ("text/html", none, HTML, Some(Code::Internal)),
+        ("Text/HTML; charset=utf-8", none, "", Some(Code::Internal)),
+        ("application/xhtml+xml", none, HTML, Some(Code::Internal)),
+        ("text/html", disposition, HTML, None),
+        ("application/zip", none, HTML, None),
+        ("application/json", none, ERROR, Some(Code::Unavailable)),
+        ("application/hal+json", none, ERROR, Some(Code::Unavailable)),
+        ("application/json", disposition, ERROR, None),
+        ("application/octet-stream", none, ERROR, None),
+        // The rpc requests a zip file.
+        ("application/json", none, BESIDE, Some(Code::Internal)),
+        ("application/json", none, r#"{"id":7}"#, None),
+        ("application/json", none, r#"[{"error":"e"}]"#, None),
+        ("application/json", none, "", None),
+        ("application/json", none, r#"{"error":"cut"#, None),
+        (
+            "application/problem+json",
+            disposition,
+            r#"{"title":"gone","status":410}"#,
+            Some(Code::NotFound),
+        ),
+        (
+            "application/problem+xml",
+            none,
+            "<x/>",
+            Some(Code::Internal),
+        ),
+    ] {
+        let answer = Answer::text(200, media_type, body).with(header.0, header.1);
+        let (_recorder, gateway) = acme(answer).await;
+        let result = take(&gateway, TAKE, "7".into()).await;
+        let case = format!("{media_type} {header:?} {body}");
+        match (result, want) {
+            (Ok((_, pieces)), None) => assert_eq!(pieces.concat(), body.as_bytes(), "{case}"),
+            (Err(status), Some(code)) => assert_eq!(status.code(), code, "{case}: {status:?}"),
+            (result, _) => panic!("{case}: {result:?}"),
+        }
+    }
+}
+
 /// An upstream with one file, whose chunks the test sends.
 struct Growing {
     file: mpsc::Sender<std::io::Result<Bytes>>,
@@ -417,6 +467,43 @@ async fn endless_download_flows_until_the_client_leaves() {
     drop(stream);
     let closed = tokio::time::timeout(TEST_TIMEOUT, upstream.file.closed());
     closed.await.expect("the upstream request is closed");
+}
+
+#[tokio::test]
+async fn endless_json_flows_from_its_first_object() {
+    let encoded = [("content-type", "application/json")];
+    let mut upstream = Growing::start(&encoded, TEST_TIMEOUT).await;
+    let opening = upstream.open(&[]);
+    // The upstream sends the next line when the client has read this one.
+    let (stream, ()) = tokio::join!(opening, upstream.send(" {\"line\": \"}\\\"{\"}\n"));
+    let mut stream = stream.unwrap();
+    read(&mut stream, b" {\"line\": \"}\\\"{\"}\n").await;
+    upstream.send("{\"line\": 2}\n").await;
+    read(&mut stream, b"{\"line\": 2}\n").await;
+    upstream.file = mpsc::channel(1).0;
+    assert_eq!(end(&mut stream).await, None);
+
+    // One line in two chunks is an error.
+    let upstream = Growing::start(&encoded, TEST_TIMEOUT).await;
+    let sending = async {
+        upstream.send("{\"error\":").await;
+        upstream.send("\"no disk\"}").await;
+    };
+    let (opened, ()) = tokio::join!(upstream.open(&[]), sending);
+    let status = opened.err().expect("an error");
+    assert_eq!(status.code(), Code::Internal);
+    assert!(status.message().contains("no disk"), "{status:?}");
+
+    // What is no error after the limit is passed on.
+    let mut upstream = Growing::start(&encoded, TEST_TIMEOUT).await;
+    let long = format!("{{\"error\":\"{}", "x".repeat(70_000));
+    let (stream, ()) = tokio::join!(upstream.open(&[]), upstream.send(long.clone()));
+    let mut stream = stream.unwrap();
+    read(&mut stream, long.as_bytes()).await;
+    upstream.send("\"}").await;
+    read(&mut stream, b"\"}").await;
+    upstream.file = mpsc::channel(1).0;
+    assert_eq!(end(&mut stream).await, None);
 }
 
 #[tokio::test]

@@ -217,7 +217,7 @@ fn cases() -> Vec<Case> {
             "a CA that is a text",
             heat("ca_file = 'd.toml'\n"),
             &[
-                "FAILED  upstream north: ca_file ",
+                "d.toml:6: upstream.ca_file: ",
                 "d.toml: contains no PEM certificate",
             ],
         ),
@@ -237,6 +237,39 @@ fn cases() -> Vec<Case> {
                 ],
             )
         },
+        case(
+            "one address for two listeners",
+            format!("[listen]\ngrpc = '127.0.0.1:7'\nadmin = '127.0.0.1:7'\n{}", heat("")),
+            &["d.toml:3: listen.admin: 127.0.0.1:7 is taken by the gRPC listener on 127.0.0.1:7"],
+        ),
+        Case {
+            env: &[("PASSWORD", "s3cret")],
+            ..case(
+                "a login of OpenStack for another API",
+                format!("{HEAT}auth = {{kind = 'basic', username = 'u', password_env = 'PASSWORD'}}\n{ENDPOINT}")
+                    .replace("heat'", "servicestage'"),
+                &[
+                    "d.toml:5: upstream.auth.kind: the API of the family servicestage accepts the \
+                     kinds passthrough, none, token, keystone, ak_sk",
+                ],
+            )
+        },
+        Case {
+            env: &[("PASSWORD", "s3cret")],
+            ..case(
+                "a password over plaintext",
+                format!("{HEAT}endpoint = 'http://heat.invalid/v1'\n{basic}"),
+                &["d.toml:5: upstream.endpoint: credentials would be sent over plaintext HTTP"],
+            )
+        },
+        case(
+            "a CA of clients that has expired",
+            tls("good", "good").replacen("[[up", "client_ca_file = 'expired.pem'\n[[up", 1),
+            &[
+                "warning: listen.tls.client_ca_file: the CA certificate of CN=",
+                "expired at 2026-01-02T00:00:00Z: renew it, and the certificates of clients",
+            ],
+        ),
         Case {
             arguments: &["serve"],
             ..case(

@@ -3,7 +3,9 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use drawbridge::config::Config;
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -97,6 +99,13 @@ const INTERVALS: &str = "initial_interval: { nanos: 10000000 } max_interval: { n
 
 /// A gateway to an upstream with one answer after another; the last one repeats.
 async fn acme(answers: impl IntoIterator<Item = Answer>) -> (Recorder, Gateway) {
+    acme_with(answers, |_| {}).await
+}
+
+async fn acme_with(
+    answers: impl IntoIterator<Item = Answer>,
+    set: impl FnOnce(&mut Config),
+) -> (Recorder, Gateway) {
     let answers: VecDeque<Answer> = answers.into_iter().collect();
     let answers = Arc::new(Mutex::new(answers));
     let recorder = Recorder::start(move |_| {
@@ -110,6 +119,7 @@ async fn acme(answers: impl IntoIterator<Item = Answer>) -> (Recorder, Gateway) 
     let mut config = settings(vec![upstream("acme", "acme", &recorder.url())]);
     let proto = PROTO.replace("INTERVALS", INTERVALS);
     config.descriptors = vec![compile(&proto).unwrap()];
+    set(&mut config);
     (recorder, Gateway::start(config).await)
 }
 
@@ -154,6 +164,52 @@ async fn events(watch: &mut Watch, count: usize) -> String {
     events.join(", ")
 }
 
+/// Bodies of HTTP 200 that cannot be read, and what the error says.
+fn unreadable() -> [(Answer, &'static str); 5] {
+    let json = |body: &str| Answer::text(200, "application/json", body);
+    [
+        (json(r#"{"jobs":[{"id":"a""#), "jobs[0]"),
+        (json(r#"{"jobs":["#), "the end of the text"),
+        (
+            json(r#"{"jobs":[]}"#).with("content-encoding", "br"),
+            "Content-Encoding: the encoding `br`",
+        ),
+        (
+            json(r#"{"jobs":[]}"#).with("content-encoding", "gzip"),
+            "Content-Encoding: the gzip coding is invalid",
+        ),
+        (Answer::text(200, "text/html", "<html>"), "text/html"),
+    ]
+}
+
+/// A poll that cannot be read is tolerated like a failed one: for as long, and with its own
+/// error at the end.
+#[tokio::test]
+async fn unreadable_polls_end_a_watch_with_their_error() {
+    for (answer, text) in unreadable() {
+        let polls = [ok(json!({"jobs": jobs("a=BUSY")})), answer];
+        let tolerance = Duration::ZERO;
+        let (_recorder, gateway) = acme_with(polls, |config| {
+            config.watch.failure_tolerance = tolerance;
+        })
+        .await;
+        let opened = gateway
+            .client
+            .watch("acme.v1.JobService/WatchJobs", json!({}), &[]);
+        let mut watch = opened.await.unwrap();
+        assert_eq!(event(&mut watch).await, "INITIAL a=BUSY");
+        let status = loop {
+            match watch.next().await {
+                Some(Ok(_)) => {}
+                Some(Err(status)) => break status,
+                None => panic!("{text}"),
+            }
+        };
+        assert_eq!(status.code(), Code::Internal, "{status:?}");
+        assert!(status.message().contains(text), "{status:?}");
+    }
+}
+
 /// The rows end with a change, which is the next event where the polls before it are none.
 #[tokio::test]
 async fn one_wrong_poll_of_a_list_is_no_event() {
@@ -177,6 +233,23 @@ async fn one_wrong_poll_of_a_list_is_no_event() {
         (
             "a body without the list",
             vec![ok(json!({})); 3],
+            "ADDED c=BUSY",
+        ),
+        (
+            "bodies that cannot be read",
+            unreadable().into_iter().map(|(answer, _)| answer).collect(),
+            "ADDED c=BUSY",
+        ),
+        (
+            "no items, or not all, and an error",
+            [json!([]), jobs("a=BUSY"), json!([])]
+                .map(|jobs| ok(json!({"jobs": jobs, "error": "backend timeout"})))
+                .into(),
+            "ADDED c=BUSY",
+        ),
+        (
+            "an item that is null",
+            vec![ok(json!({"jobs": [null, {"id": "a", "phase": "BUSY"}]})); 3],
             "ADDED c=BUSY",
         ),
         (

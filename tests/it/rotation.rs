@@ -117,8 +117,7 @@ async fn changed_secret_is_read_after_a_401() {
             "{auth}: {rejected}"
         );
         replace("second");
-        // A login that was rejected is not repeated at once with what was rejected, and is with
-        // what has changed.
+        // A rejected login waits before the next one, unless the file has changed.
         api.recorder.take();
         call()
             .await

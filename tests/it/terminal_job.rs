@@ -47,7 +47,7 @@ async fn redeploy_is_printed_until_it_succeeds() {
     let told = lines(&out.stdout);
     let last = [
         format!("+ job {id} SUCCEEDED"),
-        format!("+ job {id} succeeded, SUCCEEDED, 2 of 2 complete"),
+        format!("+ job {id} succeeded SUCCEEDED, 2 of 2 complete"),
     ];
     assert!(told.ends_with(&last), "{told:?}");
     for task in ["InitializeTask", "DeployTask"] {

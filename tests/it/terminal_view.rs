@@ -53,7 +53,17 @@ fn path(name: &CStr) -> &str {
 impl Terminal {
     /// Starts the view in a terminal with this many columns.
     fn start(gateway: &Gateway, args: &[&str], columns: u16, env: &[(&str, &str)]) -> Self {
-        let rows = 50;
+        Self::start_sized(gateway, args, (columns, 50), env)
+    }
+
+    /// As [`Terminal::start`], with this many columns and rows. None, as of a serial console that
+    /// does not know its size, are a screen of 80 columns.
+    fn start_sized(
+        gateway: &Gateway,
+        args: &[&str],
+        (columns, rows): (u16, u16),
+        env: &[(&str, &str)],
+    ) -> Self {
         let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         rustix::pty::grantpt(&master).unwrap();
         rustix::pty::unlockpt(&master).unwrap();
@@ -93,7 +103,10 @@ impl Terminal {
             master,
             slave: open(),
             chunks,
-            screen: vt100::Parser::new(nonzero(rows), nonzero(columns), 0),
+            screen: match (columns, rows) {
+                (0, _) | (_, 0) => vt100::Parser::new(nonzero(24), nonzero(80), 0),
+                _ => vt100::Parser::new(nonzero(rows), nonzero(columns), 0),
+            },
             rows,
             raw: Vec::new(),
         }
@@ -276,6 +289,44 @@ async fn status_line_fits_terminals_that_are_resized() {
     }
 }
 
+/// Sizes that no person chooses: of a serial console, of a tiling window manager, of a wall.
+#[tokio::test]
+async fn odd_sizes_lose_no_line_and_do_not_flood() {
+    for size in [
+        (0, 0),
+        (0, 24),
+        (80, 0),
+        (2, 1),
+        (3, 200),
+        (9, 2),
+        (59, 1),
+        (2_000, 3),
+    ] {
+        let job = Job::start("pull").await;
+        let mut view =
+            Terminal::start_sized(&job.gateway, &["job", "J"], size, &[("NO_COLOR", "1")]);
+        while !view.raw.windows(12).any(|text| text == b"pull RUNNING") {
+            assert!(view.read().await, "{size:?}");
+        }
+        for _ in 0..20 {
+            view.signal(rustix::process::Signal::WINCH);
+        }
+        job.complete(3);
+        let (code, _, raw) = view.end().await;
+        assert_eq!(code, Some(0), "{size:?}: {raw}");
+        for line in [
+            "pull SUCCEEDED",
+            "deploy SUCCEEDED",
+            "verify SUCCEEDED",
+            "job J succeeded",
+        ] {
+            assert_eq!(raw.matches(line).count(), 1, "{size:?}: {raw}");
+        }
+        // A status line that is redrawn adds no line, however often.
+        assert!(raw.matches('\n').count() < 20, "{size:?}: {raw}");
+    }
+}
+
 #[tokio::test]
 async fn bar_has_the_columns_that_are_left() {
     for columns in [200, 80, 40, 20] {
@@ -345,8 +396,8 @@ async fn ctrl_c_and_errors_leave_no_status_line() {
     assert_eq!(code, Some(130), "{rows:#?}");
     assert!(status_rows(&rows).is_empty(), "{rows:#?}");
     let summary = rows.last().unwrap();
-    assert!(summary.contains("… job J interrupted after "), "{summary}");
-    assert!(summary.ends_with("RUNNING, 0 of 3 complete"), "{summary}");
+    let want = "… job J interrupted RUNNING, 0 of 3 complete (watched for ";
+    assert!(summary.contains(want), "{summary}");
 
     // The error is on standard error, here the same terminal.
     let view = Terminal::start(&job.gateway, &["stack", "s"], 80, &[]);

@@ -43,7 +43,9 @@ def login(region):
 
 def reading(region):
     interface = region.get_interface("orchestration")
-    interface = [interface] if isinstance(interface, str) else interface
+    interface = interface.split(",") if isinstance(interface, str) else interface
+    # keystoneauth accepts both.
+    interface = [name.removesuffix("URL") for name in interface]
     verify, _ = region.get_requests_verify_args()
     return " ".join(
         (

@@ -43,6 +43,7 @@ fn clouds_are_read_as_by_openstacksdk() {
         "openstack/clouds.yaml",
         "files/duplicates.yaml",
         "files/clouds.json",
+        "files/variants.yaml",
     ];
     let root = tests("fixtures/clouds");
     let paths = files.map(|file| root.join(file).to_str().unwrap().to_owned());

@@ -91,14 +91,17 @@ impl Reply {
         without_mark(&self.body).trim_ascii()
     }
 
-    /// Returns whether the body is text in UTF-16, by its byte order mark or its first
-    /// character. Text in UTF-16 has an even length; other bytes can begin like a mark.
-    pub fn is_utf16(&self) -> bool {
-        let begins_so = matches!(
-            *self.body,
-            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [b'{' | b'[', 0, ..] | [0, b'{' | b'[', ..]
-        );
-        begins_so && self.body.len().is_multiple_of(2)
+    /// Names the encoding of a body in UTF-16 or UTF-32, by its byte order mark or its first
+    /// character. Such text has a length in whole units; other bytes can begin like a mark.
+    pub fn wide_encoding(&self) -> Option<&'static str> {
+        let (name, unit) = match *self.body {
+            [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => ("UTF-32", 4),
+            [b'{' | b'[', 0, 0, 0, ..] | [0, 0, 0, b'{' | b'[', ..] => ("UTF-32", 4),
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => ("UTF-16", 2),
+            [b'{' | b'[', 0, ..] | [0, b'{' | b'[', ..] => ("UTF-16", 2),
+            _ => return None,
+        };
+        self.body.len().is_multiple_of(unit).then_some(name)
     }
 
     /// Names the coding of a body that could not be decoded, and says what to do. The HTTP

@@ -51,7 +51,7 @@ use crate::call::{Call, Idempotency, Media, Reply};
 use crate::family::{Evidence, Families, FamilyRules};
 pub use crate::schema::Diagnostic;
 use crate::schema::{self, FieldIndex, MessageId, Schema};
-pub use download::Download;
+pub use download::{Download, MAX_START_BYTES, ObjectScan};
 pub use left_out::{LeftOut, LeftOutReason};
 pub use merge_pages::{MergePages, MergedPages};
 pub use pages::Pages;
@@ -367,8 +367,12 @@ impl Method {
     /// Decodes the reply to a call with this verb as [`Self::decode`] does.
     pub fn decode_reply_to(&self, verb: &http::Method, reply: &Reply) -> Result<Decoded, Error> {
         let method = self.polled().map_or(self, |polled| polled);
-        decode::decode(method, verb, reply)
-            .map_err(|error| error.of_request(self.family_rules.request_id(&reply.headers)))
+        decode::decode(method, verb, reply).map_err(|error| self.of_reply(error, reply))
+    }
+
+    /// Adds the upstream's id of the request to an error about its reply.
+    fn of_reply(&self, error: Error, reply: &Reply) -> Error {
+        error.of_request(self.family_rules.request_id(&reply.headers))
     }
 
     /// Returns the request of the rpc that a stream without `start` polls or lists; none

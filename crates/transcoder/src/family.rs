@@ -17,12 +17,32 @@ pub type ErrorStatus = fn(&[u8], Evidence<'_>) -> Option<u16>;
 /// What is known of a body that may be an error.
 #[derive(Clone, Copy)]
 pub enum Evidence<'a> {
-    /// It is not the requested resource: each sign of an error counts.
+    /// It is not the requested resource, or only the members of a response that it does not
+    /// declare: each sign of an error counts.
     NotTheResource,
     /// It can be the requested resource. It is an error only if it has the members of an
     /// error body and no others, and one that shows the error is none of those that the
-    /// response declares: the function returns whether it declares this one.
-    MayBeTheResource(&'a dyn Fn(&str) -> bool),
+    /// response declares.
+    MayBeTheResource(&'a dyn Members),
+}
+
+/// The members that a response declares.
+pub trait Members {
+    /// Returns whether it declares this one.
+    fn has(&self, name: &str) -> bool;
+    /// Returns whether it declares one that the function accepts.
+    fn any(&self, accepts: &dyn Fn(&str) -> bool) -> bool;
+}
+
+/// Members by name; of arbitrary JSON none.
+impl<const N: usize> Members for [&str; N] {
+    fn has(&self, name: &str) -> bool {
+        self.contains(&name)
+    }
+
+    fn any(&self, accepts: &dyn Fn(&str) -> bool) -> bool {
+        self.iter().any(|name| accepts(name))
+    }
 }
 
 /// The rules of one family that descriptors cannot express.

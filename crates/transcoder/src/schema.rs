@@ -3,14 +3,16 @@
 
 mod build;
 mod lookup;
+mod mask_names;
 mod problems;
 mod url_pattern;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 
 use prost_reflect::DescriptorPool;
 
+pub(crate) use self::mask_names::{MaskNames, snake_case};
 pub(crate) use self::url_pattern::{Segment, UrlPattern};
 
 pub(crate) use problems::Problems;
@@ -61,8 +63,8 @@ pub struct Schema {
     /// The enums.
     pub enums: Vec<Enum>,
     by_name: HashMap<Box<str>, MessageId>,
-    /// Names of fields with upper-case letters, in any message.
-    camel_fields: HashSet<Box<str>>,
+    /// The field names in a field mask whose message is not known.
+    pub(crate) mask_names: MaskNames,
 }
 
 /// One message type.
@@ -174,6 +176,8 @@ pub struct Field {
     pub condition: Option<Box<Condition>>,
     /// Set where its values are names of fields.
     pub names: Option<Box<NameRule>>,
+    /// The field names in a field mask.
+    pub(crate) mask_names: Option<Box<MaskNames>>,
     /// The tag of a single value on the wire.
     pub(crate) tag: Tag,
     /// The tag of a packed list on the wire.
@@ -321,11 +325,6 @@ impl Schema {
                 (Some(one), Some(other)) => one.eq(other),
                 _ => one.kind == other.kind,
             }
-    }
-
-    /// Returns whether any message has a field of this name, which has upper-case letters.
-    pub(crate) fn is_camel_field(&self, name: &str) -> bool {
-        self.camel_fields.contains(name)
     }
 
     /// Returns the id of the message of this full name.

@@ -61,6 +61,23 @@ pub(super) const DESCRIPTIONS: &[(&str, &str)] = &[
         "Maximum number of concurrent calls and streams on one connection.",
     ),
     (
+        "server.max_connections",
+        "Maximum number of connections. The limit of open descriptors may allow fewer.",
+    ),
+    (
+        "server.max_connections_per_address",
+        "Maximum number of connections from one address; of IPv6, from one network of 64 bits. \
+         0: half of all connections.",
+    ),
+    (
+        "server.preface_timeout_secs",
+        "Maximum time until the preface of HTTP/2 has arrived.",
+    ),
+    (
+        "server.connection_idle_timeout_secs",
+        "Time without a call after which a connection is closed.",
+    ),
+    (
         "server.keepalive_interval_secs",
         "Interval of HTTP/2 pings on an idle connection.",
     ),
@@ -90,7 +107,12 @@ pub(super) const DESCRIPTIONS: &[(&str, &str)] = &[
     ),
     (
         "server.request_body_idle_timeout_secs",
-        "Maximum time between two parts of a request body.",
+        "Maximum time without data of a request body, and time that it may lag behind \
+         min_request_bytes_per_sec.",
+    ),
+    (
+        "server.min_request_bytes_per_sec",
+        "Minimum rate of request messages and uploads, in bytes per second. 0: none.",
     ),
     (
         "server.request_timeout_secs",
@@ -98,7 +120,8 @@ pub(super) const DESCRIPTIONS: &[(&str, &str)] = &[
     ),
     (
         "server.response_write_timeout_secs",
-        "Time after which a response that the client does not read is dropped.",
+        "Time after which a response that the client does not read is dropped. After twice this \
+         time its stream is reset.",
     ),
     (
         "server.tls_handshake_timeout_secs",

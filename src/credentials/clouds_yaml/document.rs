@@ -145,7 +145,18 @@ pub(super) fn parse(file: &str, text: &str) -> Result<(Node, Vec<Duplicate>), (P
         path: Vec::new(),
         duplicates: Vec::new(),
     };
-    let root = reader.document()?;
+    let root = reader.document().map_err(|(place, problem)| {
+        let line = text.lines().nth(place.line.saturating_sub(1));
+        let indentation = line.unwrap_or_default().chars();
+        let mut indentation = indentation.take_while(|c| c.is_whitespace());
+        match indentation.any(|c| c == '\t') {
+            true => (
+                place,
+                format!("{problem}: indent with blanks instead of tabs"),
+            ),
+            false => (place, problem),
+        }
+    })?;
     Ok((root, reader.duplicates))
 }
 

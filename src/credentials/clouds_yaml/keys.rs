@@ -145,6 +145,14 @@ const IGNORED: &[&str] = &[
     "wait",
 ];
 
+/// Keys of `auth` that other tools have, and those of openstacksdk.
+const SYNONYMS: &[(&str, &str)] = &[
+    ("user", "username"),
+    ("login", "username"),
+    ("project", "project_name"),
+    ("tenant", "project_name"),
+];
+
 /// Endings of the keys of one service.
 const OF_A_SERVICE: &[&str] = &[
     "_api_version",
@@ -194,7 +202,17 @@ pub(super) fn meaning(key: &str, in_auth: bool) -> Meaning {
         return Meaning::Read;
     }
     if in_auth {
-        return Meaning::Unknown(nearest(key, all()));
+        let synonym = SYNONYMS.iter().find(|(other, _)| *other == key);
+        return Meaning::Unknown(match synonym {
+            Some((_, known)) => format!(", did you mean {known}?"),
+            None => nearest(key, all()),
+        });
+    }
+    // The service has the name heat and the type orchestration.
+    let by_type = key.strip_prefix("heat_");
+    let by_type = by_type.map(|end| format!("orchestration_{end}"));
+    if let Some(known) = by_type.filter(|known| CLOUD.contains(&&**known)) {
+        return Meaning::Unknown(format!(", did you mean {known}?"));
     }
     let of_a_service = OF_A_SERVICE.iter().any(|end| {
         key.strip_suffix(end)

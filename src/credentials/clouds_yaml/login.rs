@@ -60,7 +60,8 @@ impl CloudReader<'_> {
     ) -> Result<CloudConfig, String> {
         let mut map = self.profile(vendor)?;
         let mut notices = Vec::new();
-        let checked = self.check_keys(&mut notices);
+        let mut suggestions = Vec::new();
+        let checked = self.check_keys(&mut notices, &mut suggestions);
         map.update(&self.own);
         let region = self.apply_region(&mut map)?;
         let cloud = Cloud {
@@ -75,14 +76,18 @@ impl CloudReader<'_> {
             .and_then(|auth_type| checked.and_then(|()| cloud.config(auth_type)));
         match config {
             Ok(config) => Ok(CloudConfig {
+                source: match &self.origin {
+                    Origin::Environment => "the OS_* variables".to_owned(),
+                    Origin::File(name) => format!("cloud {name}, {}", self.at),
+                },
                 notices: self.notices.into_iter().chain(notices).collect(),
                 ..config
             }),
             // A misspelt key may be the cause.
             Err(mut problem) => {
-                for notice in notices.iter().filter(|notice| notice.is_warning) {
+                for suggestion in suggestions {
                     problem.push_str("; ");
-                    problem.push_str(&notice.text);
+                    problem.push_str(&suggestion);
                 }
                 Err(problem)
             }
@@ -113,6 +118,10 @@ impl CloudReader<'_> {
             return Ok(Map::default());
         };
         let label = self.label(key, Some(&node.place));
+        // An empty one is none.
+        if text(node) == Ok(None) {
+            return Ok(Map::default());
+        }
         let Value::Text(profile) = &node.value else {
             return Err(format!("{label} must be the name of a vendor profile"));
         };
@@ -149,8 +158,13 @@ impl CloudReader<'_> {
         }
     }
 
-    /// Checks the names of the cloud's own keys.
-    fn check_keys(&self, notices: &mut Vec<Notice>) -> Result<(), String> {
+    /// Checks the names of the cloud's own keys. `suggestions` gets those that are similar to
+    /// others.
+    fn check_keys(
+        &self,
+        notices: &mut Vec<Notice>,
+        suggestions: &mut Vec<String>,
+    ) -> Result<(), String> {
         let auth = self.own.map("auth");
         let inner = auth.into_iter().flat_map(Map::iter);
         let all = (self.own.iter().map(|entry| (entry, false))).chain(inner.map(|e| (e, true)));
@@ -184,7 +198,11 @@ impl CloudReader<'_> {
                 }
                 Meaning::Unsupported(what) => return Err(format!("{label}: {what}")),
                 Meaning::Ignored => (false, format!("{label} is ignored")),
-                Meaning::Unknown(near) => (true, format!("{label}: unknown key{near}")),
+                Meaning::Unknown(near) => {
+                    let text = format!("{label}: unknown key{near}");
+                    suggestions.extend((!near.is_empty()).then(|| text.clone()));
+                    (true, text)
+                }
             };
             notices.push(Notice { is_warning, text });
         }
@@ -208,6 +226,7 @@ impl CloudReader<'_> {
         let label = self.label(key, Some(&node.place));
         let items = match &node.value {
             Value::List(items) => items.clone(),
+            Value::Text(names) if names.trim().is_empty() => Vec::new(),
             Value::Text(names) => names
                 .split(',')
                 .map(|name| Node {
@@ -311,8 +330,12 @@ impl Cloud<'_> {
         format!("{} is missing", self.label(key))
     }
 
-    fn need(&self, key: &str) -> Result<String, String> {
-        self.get(key)?.ok_or_else(|| self.missing(key))
+    /// Returns the value of a secret that must be present.
+    fn secret(&self, key: &str) -> Result<String, String> {
+        self.get(key)?.ok_or_else(|| match self.reader.origin {
+            Origin::Environment => format!("{}: set it", self.missing(key)),
+            Origin::File(_) => format!("{}: write it there, or in secure.yaml", self.missing(key)),
+        })
     }
 
     /// Replaces `{key}` by the value of a key, for example `{region_name}`.
@@ -347,13 +370,45 @@ impl Cloud<'_> {
         url(&self.label(key), &self.expanded(key, &text)?).map(Some)
     }
 
+    /// Returns the URL of an endpoint without the placeholder of the project, which keystoneauth
+    /// fills in and the gateway appends itself.
+    fn endpoint(&self, key: &str) -> Result<Option<Url>, String> {
+        let Some(text) = self.get(key)? else {
+            return Ok(None);
+        };
+        let text = self.expanded(key, &text)?;
+        let bare = text.trim_end_matches('/');
+        let of_project = [
+            "%(project_id)s",
+            "%(tenant_id)s",
+            "$(project_id)s",
+            "$(tenant_id)s",
+        ];
+        let without = of_project.iter().find_map(|end| bare.strip_suffix(end));
+        let text = without.map_or(&*text, |text| text.trim_end_matches('/'));
+        if let Some(start) = text.find("%(").or_else(|| text.find("$(")) {
+            let end = text[start..]
+                .find(['/', '?'])
+                .map_or(text.len(), |end| start + end);
+            return Err(format!(
+                "{} has a placeholder that is not read: `{}`",
+                self.label(key),
+                &text[start..end]
+            ));
+        }
+        url(&self.label(key), text).map(Some)
+    }
+
     fn config(&self, auth_type: &str) -> Result<CloudConfig, String> {
         let auth_url = self.url("auth_url")?;
         let auth_url = auth_url.ok_or_else(|| self.missing("auth_url"))?;
         let version = self.get("identity_api_version")?;
-        let old = auth_url.path().trim_end_matches('/').ends_with("/v2.0")
-            || version.is_some_and(|version| version.starts_with('2'));
-        if old {
+        let old_key = match version.is_some_and(|version| version.starts_with('2')) {
+            _ if auth_url.path().trim_end_matches('/').ends_with("/v2.0") => Some("auth_url"),
+            true => Some("identity_api_version"),
+            false => None,
+        };
+        if let Some(key) = old_key {
             let rackspace = match auth_url.host_str() {
                 Some(host) if host.ends_with("rackspacecloud.com") => {
                     "; for Rackspace, use auth = { kind = \"rackspace\", ... }"
@@ -362,7 +417,7 @@ impl Cloud<'_> {
             };
             return Err(format!(
                 "{}: Keystone v2 is not supported: use v3{rackspace}",
-                self.label("auth_url")
+                self.label(key)
             ));
         }
         let identity = self.identity(auth_type)?;
@@ -372,9 +427,9 @@ impl Cloud<'_> {
         };
         let (verify, verified_by) = self.verify()?;
         let cacert = self.path("cacert")?.or(verified_by);
-        let endpoint = match self.url("orchestration_endpoint_override")? {
+        let endpoint = match self.endpoint("orchestration_endpoint_override")? {
             Some(url) => Some(url),
-            None => self.url("orchestration_endpoint")?,
+            None => self.endpoint("orchestration_endpoint")?,
         };
         Ok(CloudConfig {
             keystone: Keystone {
@@ -393,6 +448,7 @@ impl Cloud<'_> {
             cacert: cacert.filter(|_| verify),
             verify,
             project_id: self.first(&["project_id", "tenant_id"])?,
+            source: String::new(),
             notices: Vec::new(),
         })
     }
@@ -509,13 +565,13 @@ impl Cloud<'_> {
             "application_credential" => self.application_credential()?,
             _ => Identity::Password {
                 user: self.user()?.ok_or_else(|| self.missing("username"))?,
-                password: SecretString::from(self.need("password")?),
+                password: SecretString::from(self.secret("password")?),
             },
         })
     }
 
     fn application_credential(&self) -> Result<Identity, String> {
-        let secret = self.need("application_credential_secret")?.into();
+        let secret = self.secret("application_credential_secret")?.into();
         if let Some(id) = self.get("application_credential_id")? {
             return Ok(Identity::ApplicationCredential {
                 id_or_name: IdOrName::Id(id),

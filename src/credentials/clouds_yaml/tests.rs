@@ -271,7 +271,7 @@ fn login_is_read_from_files() {
         (
             Some("a"),
             &[(file, "/nowhere.yaml")],
-            Err("/nowhere.yaml: cannot be read"),
+            Err("OS_CLIENT_CONFIG_FILE: the file /nowhere.yaml does not exist"),
         ),
         (
             Some("a"),
@@ -426,6 +426,101 @@ fn long_files_are_rejected() {
     }
 }
 
+/// Returns what a cloud of a file is read as.
+fn from_text(cloud: &str) -> Result<CloudConfig, String> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("clouds.yaml");
+    let auth = "auth: {auth_url: 'https://k.test', username: u, password: p, project_id: p}";
+    std::fs::write(&path, format!("clouds:\n  c:\n    {auth}\n    {cloud}\n")).unwrap();
+    let variables = [("OS_CLIENT_CONFIG_FILE", path.to_str().unwrap())];
+    from_cloud(Some("c"), None, &env(&variables))
+}
+
+/// keystoneauth replaces it by the project of the token, which the gateway appends itself.
+#[test]
+fn placeholder_of_the_project_is_not_part_of_an_endpoint() {
+    for (end, want) in [
+        ("", Ok("https://h.test/v1")),
+        ("/", Ok("https://h.test/v1/")),
+        ("/%(project_id)s", Ok("https://h.test/v1")),
+        ("/%(tenant_id)s/", Ok("https://h.test/v1")),
+        ("/$(project_id)s", Ok("https://h.test/v1")),
+        (
+            "/%(user_id)s",
+            Err("has a placeholder that is not read: `%(user_id)s`"),
+        ),
+        (
+            "/%(project_id)s/x",
+            Err("has a placeholder that is not read: `%(project_id)s`"),
+        ),
+    ] {
+        let read = from_text(&format!(
+            "orchestration_endpoint_override: 'https://h.test/v1{end}'"
+        ));
+        let read = read.map(|config| config.endpoint_override.unwrap().to_string());
+        match want {
+            Ok(want) => assert_eq!(read.as_deref(), Ok(want), "{end}"),
+            Err(want) => {
+                let problem = read.unwrap_err();
+                assert!(problem.contains(want), "{problem}");
+                assert!(problem.contains("clouds.yaml:4: cloud c: `orchestration_endpoint_o"));
+            }
+        }
+    }
+}
+
+#[test]
+fn empty_values_are_absent() {
+    for cloud in [
+        "verify:",
+        "region_name: ''",
+        "region_name:",
+        "profile: ''",
+        "cloud: ' '",
+    ] {
+        let config = from_text(cloud).unwrap_or_else(|problem| panic!("{cloud}: {problem}"));
+        assert!(config.verify && config.keystone.region.is_none(), "{cloud}");
+        assert_eq!(config.notices, [], "{cloud}");
+    }
+}
+
+#[test]
+fn words_of_other_tools_have_a_suggestion() {
+    for (cloud, want) in [
+        (
+            "heat_endpoint_override: 'https://h.test'",
+            "`heat_endpoint_override`: unknown key, did you mean orchestration_endpoint_override?",
+        ),
+        (
+            "heat_interface: admin",
+            "did you mean orchestration_interface?",
+        ),
+        ("reigon_name: R", "did you mean region_name?"),
+    ] {
+        let config = from_text(cloud).unwrap();
+        assert_eq!(config.notices.len(), 1, "{cloud}");
+        assert!(
+            config.notices[0].text.ends_with(want),
+            "{:?}",
+            config.notices
+        );
+    }
+    for (key, want) in [
+        ("user", "username"),
+        ("login", "username"),
+        ("project", "project_name"),
+        ("tenant", "project_name"),
+    ] {
+        let hint = format!(", did you mean {want}?");
+        assert_eq!(keys::meaning(key, true), keys::Meaning::Unknown(hint));
+    }
+    let old = from_text("identity_api_version: 2").unwrap_err();
+    assert!(
+        old.contains("clouds.yaml:4: cloud c: `identity_api_version`: Keystone v2"),
+        "{old}"
+    );
+}
+
 /// Returns a user or project; an id has no domain.
 fn subject(value: &Named) -> String {
     named(value).trim_end_matches('@').to_owned()
@@ -485,6 +580,7 @@ fn clouds_of_real_looking_files_are_read_as_by_openstacksdk() {
         "openstack/clouds.yaml",
         "files/duplicates.yaml",
         "files/clouds.json",
+        "files/variants.yaml",
     ];
     for file in files {
         let path = format!("{root}/{file}");

@@ -15,9 +15,8 @@ use tonic::Code;
 use super::FAMILY;
 use crate::error::{Fault, HINT};
 use crate::families::common::{self, fault_message, is_transient, not_processed, redirect_hint};
-use crate::families::error_body::{
-    error_object, http_reason, json, member, metadata, named_status, names_status, plain_message,
-};
+use crate::families::error_body::{http_reason, json, member, metadata, plain_message};
+use crate::families::error_markers::{error_object, named_status, names_status};
 use crate::http_client::retry_after::retry_after;
 use crate::upstream::family::FaultContext;
 use drawbridge_transcoder::call::{Idempotency, Reply};

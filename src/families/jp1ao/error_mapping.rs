@@ -10,9 +10,8 @@ use url::Url;
 use super::FAMILY;
 use crate::error::{Fault, HINT};
 use crate::families::common::{self, fault_message, is_transient, not_processed, redirect_hint};
-use crate::families::error_body::{
-    error_object, http_reason, is_set, json, member, message, metadata,
-};
+use crate::families::error_body::{http_reason, json, member, message, metadata};
+use crate::families::error_markers::{error_object, is_set};
 use crate::http_client::retry_after::retry_after;
 use crate::upstream::family::FaultContext;
 use drawbridge_transcoder::call::Reply;

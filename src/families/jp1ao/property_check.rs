@@ -7,13 +7,16 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use prost::Message;
-use regex::RegexBuilder;
+use regex_lite::RegexBuilder;
 use serde_json::{Map, Value};
 
 use crate::api::hitachi::automation::v1::PropertyDefinition;
 
 /// Limit of a pattern's compiled size.
-const MAX_PATTERN_BYTES: usize = 1 << 20;
+const MAX_PATTERN_BYTES: usize = 1 << 16;
+
+/// Limit of the texts that are matched; together with that of the pattern, of the time.
+const MAX_MATCHED_BYTES: usize = 4 << 10;
 
 /// Returns the invalid `values`, by key. `document` is the action's document, with the
 /// current values.
@@ -170,10 +173,13 @@ fn choice(definition: &PropertyDefinition, text: &str) -> Result<(), String> {
 }
 
 /// Fails if the pattern matches no part of the text: the manual does not say whether it must
-/// match all of it. A pattern of another regular expression dialect is ignored.
+/// match all of it. What another regular expression dialect may see differently is left to
+/// JP1/AO: a pattern that is invalid here, and characters beyond ASCII where the pattern has
+/// classes such as `\w`.
 fn pattern(definition: &PropertyDefinition, text: &str) -> Result<(), String> {
     let pattern = definition.pattern();
-    if pattern.is_empty() {
+    let depends_on_dialect = !text.is_ascii() && pattern.contains('\\');
+    if pattern.is_empty() || depends_on_dialect || text.len() > MAX_MATCHED_BYTES {
         return Ok(());
     }
     match RegexBuilder::new(pattern)
@@ -277,6 +283,22 @@ mod tests {
             (
                 with(|d| d.pattern = Some("^[0-9]+$".into())),
                 json!("x"),
+                "must match",
+            ),
+            // Characters beyond ASCII.
+            (
+                with(|d| d.pattern = Some("^\\w+$".into())),
+                json!("日本"),
+                "",
+            ),
+            (
+                with(|d| d.pattern = Some("^\\w+$".into())),
+                json!("a b"),
+                "must match",
+            ),
+            (
+                with(|d| d.pattern = Some("^[^a]+$".into())),
+                json!("日a本"),
                 "must match",
             ),
             // Another regular expression dialect.

@@ -8,9 +8,8 @@ use tonic::Code;
 
 use crate::error::{Fault, HINT};
 use crate::families::common::{self, fault_message, is_transient, redirect_hint};
-use crate::families::error_body::{
-    clock_hint, error_object, http_reason, json, member, metadata, named_status, plain_message,
-};
+use crate::families::error_body::{clock_hint, http_reason, json, member, metadata, plain_message};
+use crate::families::error_markers::{error_object, named_status};
 use crate::http_client::retry_after::retry_after;
 use crate::upstream::family::FaultContext;
 use drawbridge_transcoder::call::Reply;

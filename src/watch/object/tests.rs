@@ -99,7 +99,11 @@ struct Fixture {
 
 impl Fixture {
     async fn new(rules: &str, response: &str) -> Self {
-        let test = TestContract::new(&jobs(rules, response));
+        Self::of(&jobs(rules, response)).await
+    }
+
+    async fn of(proto: &str) -> Self {
+        let test = TestContract::new(proto);
         let cloud = Arc::new(ScriptedUpstream::default());
         let upstream = cloud.serve().await;
         Self {
@@ -472,6 +476,36 @@ async fn fallback_is_read_after_not_found() {
         assert!(matches!(source.read().await, Ok(SnapshotRead::NotFound)));
     }
     assert!(is_not_found(&source.read().await.unwrap_err()));
+}
+
+/// A single NOT_FOUND of the poll may come from an older replica, also where the fallback is
+/// read at once and finds nothing.
+#[tokio::test]
+async fn deletion_that_the_fallback_does_not_know_is_confirmed() {
+    let proto = jobs(DO, STARTED)
+        .replace("on_not_found: ON_NOT_FOUND_SUCCEED", "")
+        .replace("after: 3", "after: 1")
+        .replace(
+            "not_found_succeeds_after: \"LEAVING\"",
+            "on_not_found: ON_NOT_FOUND_SUCCEED",
+        );
+    let fixture = Fixture::of(&proto).await;
+    let Fixture { cloud, .. } = &fixture;
+    cloud.job("BUSY");
+    let source = fixture.source(json!({"p": "p1", "jobId": "j1", "addon": "a1"}));
+    one(&source).await;
+    cloud.script(ADDON, [(404, json!({}))]);
+    cloud.script(JOB, [(404, json!({}))]);
+    assert!(is_not_found(&source.read().await.unwrap_err()));
+    // The job is there: the miss does not count any more.
+    cloud.job("BUSY");
+    one(&source).await;
+    cloud.script(JOB, [(404, json!({}))]);
+    assert!(is_not_found(&source.read().await.unwrap_err()));
+    match source.read().await {
+        Ok(SnapshotRead::Deleted(item)) => assert_eq!(item.outcome, Outcome::Succeeded),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

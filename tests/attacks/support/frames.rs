@@ -103,7 +103,7 @@ pub async fn flood(stream: TcpStream, bytes: impl FnMut() -> Vec<u8>, limit: u64
 pub async fn closed(stream: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
     // A reset is as good as an end.
-    let _ = tokio::time::timeout(super::PATIENCE, stream.read_to_end(&mut bytes))
+    let _ = tokio::time::timeout(super::CONDITION_TIMEOUT, stream.read_to_end(&mut bytes))
         .await
         .expect("the gateway closes the connection");
     bytes

@@ -84,7 +84,7 @@ impl Honest {
     }
 
     fn assert_no_failure(&self) {
-        let failures = self.shared.failures.lock().unwrap();
+        let failures = self.shared.failures.lock().unwrap().clone();
         let succeeded = self.shared.succeeded.load(Ordering::Relaxed);
         assert!(
             failures.is_empty(),

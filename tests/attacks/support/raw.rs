@@ -100,6 +100,14 @@ pub fn request(method: &str) -> Request<()> {
         .unwrap()
 }
 
+/// As [`request`], with the credential `attacker`, which is passed through.
+pub fn attack(method: &str) -> Request<()> {
+    let mut request = request(method);
+    let token = http::HeaderValue::from_static("attacker");
+    request.headers_mut().insert("x-auth-token", token);
+    request
+}
+
 /// Returns a gRPC frame with this message.
 pub fn frame(message: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(5 + message.len());

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -43,6 +44,9 @@ impl Reply {
         Self::Json(200, json.into())
     }
 }
+
+/// Time without a request after which a connection is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Script = dyn Fn(&Received) -> Reply + Send + Sync;
 
@@ -116,7 +120,7 @@ async fn accept(listener: TcpListener, script: Arc<Script>, requests: Arc<Atomic
     loop {
         // A pause where this process itself has no descriptors left.
         let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
         let (script, requests) = (script.clone(), requests.clone());
@@ -134,7 +138,11 @@ async fn serve(
 ) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = BufReader::new(stream);
-    while let Some(request) = receive(&mut stream).await? {
+    // Idle connections are closed, as by other servers: the gateway's pool gets empty.
+    while let Ok(received) = tokio::time::timeout(IDLE_TIMEOUT, receive(&mut stream)).await {
+        let Some(request) = received? else {
+            return Ok(());
+        };
         let is_honest = request.target.contains(HONEST);
         let is_probe = !request.headers.contains_key("x-request-id")
             && !request.headers.contains_key("x-openstack-request-id");

@@ -1,5 +1,7 @@
 //! Queries, and requests that are not sent.
 
+use prost::Message;
+use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, Kind};
 use serde_json::{Value, json};
 use tonic::Code;
 use tonic_types::StatusExt;
@@ -228,4 +230,82 @@ async fn language_is_forwarded_and_returned() {
         assert_eq!(message.locale, locale);
         assert!(message.message.contains(text));
     }
+}
+
+/// Each field of a filter is the condition that its name says.
+#[test]
+fn filter_fields_are_the_conditions_of_their_names() {
+    const OPERATORS: [(&str, &str); 7] = [
+        ("_not_in", "not in"),
+        ("_in", "in"),
+        ("_ne", "ne"),
+        ("_starts", "starts"),
+        ("_ends", "ends"),
+        ("_after", "ge"),
+        ("_before", "lt"),
+    ];
+    let contract = drawbridge::contract::with_built_in(&[]).unwrap();
+    let pool = DescriptorPool::decode(drawbridge::contract::BUILT_IN).unwrap();
+    let services = pool.services();
+    let services = services.filter(|s| s.package_name() == "hitachi.automation.v1");
+    let mut checked = 0;
+    for rpc in services.flat_map(|service| service.methods().collect::<Vec<_>>()) {
+        let Some(filter) = rpc.input().get_field_by_name("hql_filter") else {
+            continue;
+        };
+        let path = format!("/{}/{}", rpc.parent_service().full_name(), rpc.name());
+        let method = contract.method(&path).unwrap();
+        let filters = filter.kind().as_message().unwrap().clone();
+        for field in filters.fields().filter(|field| field.name() != "any_of") {
+            let name = field.name();
+            let is_single = !field.is_list();
+            let operator = OPERATORS.iter().find(|(end, _)| name.ends_with(end));
+            let (base, operator) = match operator {
+                Some((end, operator)) => (name.strip_suffix(end).unwrap(), *operator),
+                None => (name, "eq"),
+            };
+            assert_eq!(is_single, !operator.ends_with("in"), "{path} {name}");
+            let member: String = match base {
+                "created" => "createTime".into(),
+                "modified" => "modifyTime".into(),
+                "submitted" => "submitTime".into(),
+                "started" => "startTime".into(),
+                "completed" => "completionTime".into(),
+                "archived" => "archiveTime".into(),
+                _ => {
+                    let words = base.split('_').enumerate();
+                    let words = words.map(|(at, word)| match (at, word) {
+                        (0, word) => word.to_owned(),
+                        (_, "id") => "ID".to_owned(),
+                        (_, word) => word[..1].to_uppercase() + &word[1..],
+                    });
+                    words.collect()
+                }
+            };
+            let value = match field.kind() {
+                Kind::Bool => json!(true),
+                Kind::String => json!("1"),
+                Kind::Message(_) => json!("2026-01-02T03:04:05Z"),
+                _ => json!(1),
+            };
+            let value = if is_single { value } else { json!([value]) };
+            let request = json!({
+                "hqlFilter": {field.json_name(): value},
+                "serviceId": 1, "serviceTemplateId": 1, "taskId": 1
+            });
+            let options = DeserializeOptions::new().deny_unknown_fields(false);
+            let request = DynamicMessage::deserialize_with_options(rpc.input(), request, &options);
+            let call = method.bind(&request.unwrap().encode_to_vec(), "").unwrap();
+            let pairs: Vec<_> = url::form_urlencoded::parse(call.query.as_bytes()).collect();
+            let sent = pairs.iter().find(|(name, _)| name == "HQL::filter");
+            let sent = sent.map_or("", |(_, sent)| sent);
+            let want = format!("({member} {operator} ");
+            assert!(
+                sent.starts_with(&want),
+                "{path} {name}: {sent}, want {want}"
+            );
+            checked += 1;
+        }
+    }
+    assert!(checked > 200, "{checked}");
 }

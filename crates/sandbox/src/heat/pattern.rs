@@ -1,7 +1,7 @@
 //! Regular expressions from clients and templates, matched in linear time and limited
 //! in size.
 
-use regex::RegexBuilder;
+use regex_lite::RegexBuilder;
 
 /// Maximum size of the compiled form, in bytes.
 const MAX_COMPILED_BYTES: usize = 1 << 16;

@@ -8,7 +8,7 @@ use super::{Decoded, Method, page};
 use crate::Error;
 use crate::call::Reply;
 use crate::family::Evidence;
-use crate::json::{self, Notes, Problem, wire};
+use crate::json::{self, Found, Notes, Problem, wire};
 use crate::schema::{Cardinality, Field, Kind};
 
 /// What to do about a response of something else than the API.
@@ -93,9 +93,11 @@ fn decode_body(method: &Method, verb: &Verb, reply: &Reply) -> Result<Decoded, E
         return Ok(Decoded::of(Vec::new()));
     }
     if let Some(problem) = reply.unsupported_encoding() {
-        return Err(Error::decode("Content-Encoding", problem));
+        return Err(Error::not_the_resource(format!(
+            "Content-Encoding: {problem}"
+        )));
     }
-    if !begins_as_json(body) || reply.is_utf16() {
+    if !begins_as_json(body) || reply.wide_encoding().is_some() {
         return Err(Error::not_the_resource(unexpected(reply)));
     }
     let mut message = Vec::with_capacity(body.len());
@@ -117,7 +119,9 @@ fn decode_body(method: &Method, verb: &Verb, reply: &Reply) -> Result<Decoded, E
                         .inspect(|_| wire::write_bytes(&mut message, field.number, &inner))
                         .map(|(notes, found)| (notes, Some(found)))
                 }
-                _ => as_member(method, field, body, &mut message).map(|notes| (notes, None)),
+                (_, Cardinality::Repeated) => as_member(method, field, body, &mut message)
+                    .map(|(notes, found)| (notes, Some(found))),
+                _ => as_member(method, field, body, &mut message).map(|(notes, _)| (notes, None)),
             }
         }
     };
@@ -137,7 +141,7 @@ fn decode_body(method: &Method, verb: &Verb, reply: &Reply) -> Result<Decoded, E
         notes,
     };
     let Some(missing) = required.missing(found.as_ref(), body, &decoded.message) else {
-        return match required.error_status(method, found.as_ref(), body) {
+        return match required.error_status(method, found.as_ref(), body, &decoded.message) {
             Some(status) => Err(error_body(status, String::new())),
             None => Ok(decoded),
         };
@@ -159,11 +163,11 @@ fn as_member(
     field: &Field,
     body: &[u8],
     message: &mut Vec<u8>,
-) -> Result<Notes, Problem> {
+) -> Result<(Notes, Found), Problem> {
     // A single value, so that `1,"other":2` is not decoded as two members.
     json::check(body)?;
     let object = [b"{", field.member.as_bytes(), body, b"}"].concat();
-    let read = json::to_wire(&method.schema, method.output, &object, message);
+    let read = json::to_wire_with_found(&method.schema, method.output, &object, message);
     read.map_err(|mut problem| {
         if *problem.path == *field.wire_name {
             // The body itself.
@@ -185,8 +189,8 @@ fn begins_as_json(body: &[u8]) -> bool {
 /// Says what a body is that is not JSON.
 fn unexpected(reply: &Reply) -> String {
     let found = content_type(reply);
-    if reply.is_utf16() {
-        return format!("expected JSON in UTF-8, found UTF-16 ({found})");
+    if let Some(name) = reply.wide_encoding() {
+        return format!("expected JSON in UTF-8, found {name} ({found})");
     }
     match found.contains("json") {
         true => format!("expected JSON, found another text, although it is {found}"),
@@ -197,7 +201,11 @@ fn unexpected(reply: &Reply) -> String {
 fn unreadable(problem: Problem, reply: &Reply) -> Error {
     let Problem { path, problem } = problem;
     if !path.is_empty() {
-        return Error::decode(path, problem);
+        return match json::check(reply.text()) {
+            Ok(()) => Error::decode(path, problem),
+            // The path is where it ends: it says nothing about the contract.
+            Err(_) => Error::not_the_resource(format!("{path}: {problem}")),
+        };
     }
     let found = content_type(reply);
     Error::not_the_resource(match found.contains("json") {

@@ -1,5 +1,7 @@
 //! `download`: the response body is a file, which is streamed to the client.
 
+mod file_check;
+
 use http::HeaderValue;
 
 use super::diagnostics::Diagnostics;
@@ -8,6 +10,7 @@ use crate::api::drawbridge::v1::MethodRules;
 use crate::api::google::api::HttpRule;
 use crate::json::wire;
 use crate::schema::{Kind, MessageId, Schema};
+pub use file_check::{MAX_START_BYTES, ObjectScan};
 
 /// A compiled `drawbridge.v1.Download`.
 #[derive(Debug)]

@@ -19,8 +19,7 @@ pub(super) fn is_problem(reply: &Reply) -> bool {
 /// object or empty, or by its text.
 pub(super) fn is_html(reply: &Reply) -> bool {
     let text = reply.text();
-    let is_typed = reply.is_media_type("text/html") || reply.is_media_type("application/xhtml+xml");
-    if is_typed {
+    if is_html_type(reply) {
         return !text.is_empty() && !text.starts_with(b"{");
     }
     let mut rest = text;
@@ -32,6 +31,11 @@ pub(super) fn is_html(reply: &Reply) -> bool {
         let head = rest.get(..start.len());
         head.is_some_and(|head| head.eq_ignore_ascii_case(start))
     })
+}
+
+/// Returns whether the media type is that of a web page.
+pub(super) fn is_html_type(reply: &Reply) -> bool {
+    reply.is_media_type("text/html") || reply.is_media_type("application/xhtml+xml")
 }
 
 /// Returns the text after a part with this beginning and this end.

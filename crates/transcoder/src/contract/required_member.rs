@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use http::Method as Verb;
 
 use crate::Error;
-use crate::family::Evidence;
+use crate::family::{Evidence, Members};
 use crate::json::{self, Found, wire};
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, Message, Schema, Shape};
 
@@ -14,6 +14,9 @@ use super::Method;
 
 /// Integers of a list response, next to the list.
 const TOTALS: &[&str] = &["count", "total", "total_count", "total_size"];
+
+const LIST_IS_MISSING: &str = "the list is missing";
+const NULL_ITEM: &str = "an item is null";
 
 /// What a body must hold.
 pub(super) struct Required<'a> {
@@ -24,6 +27,8 @@ pub(super) struct Required<'a> {
 enum Rule<'a> {
     /// Nothing: it is arbitrary JSON, or decoded as a map or a scalar.
     Nothing,
+    /// A value other than `null`, of this type.
+    Value(&'a Message),
     /// A list without a member of its own.
     BareList(&'a Field),
     /// This member.
@@ -42,7 +47,7 @@ impl<'a> Required<'a> {
             None if response.fields.is_empty() => Rule::Nothing,
             None => match response.shape {
                 Shape::Object => method.of_response(response),
-                _ => Rule::Nothing,
+                _ => of_resource(response),
             },
             Some(index) => {
                 let field = &response.fields[usize::from(index)];
@@ -62,12 +67,16 @@ impl<'a> Required<'a> {
     pub fn missing(&self, found: Option<&Found>, body: &[u8], wire: &[u8]) -> Option<String> {
         let found = found?;
         match self.rule {
-            Rule::Nothing | Rule::BareList(_) => None,
+            Rule::Nothing | Rule::Value(_) => None,
+            Rule::BareList(_) => found.has_null_item.then(|| NULL_ITEM.to_owned()),
             Rule::Member(message, index) => {
                 let field = &message.fields[usize::from(index)];
                 let is_null = found.has(index) && !found.has_value(index);
                 if is_null && !null_is_a_value(field) {
                     return Some(format!("`{}` is null", field.wire_name));
+                }
+                if found.has_null_item && field.cardinality == Cardinality::Repeated {
+                    return Some(format!("in `{}`, {NULL_ITEM}", field.wire_name));
                 }
                 match (self.holds(found, index, field), found.has(index)) {
                     (true, _) => self.missing_in_wrapper(message, index, body, wire),
@@ -76,7 +85,7 @@ impl<'a> Required<'a> {
                 }
             }
             Rule::AnyMember(message) => {
-                let is_open = found.unknown && has_undescribed_form(message);
+                let is_open = found.unknown.any() && has_undescribed_form(message);
                 (!is_open && !self.holds_any(found, message)).then(|| missing_any(message))
             }
         }
@@ -111,57 +120,67 @@ impl<'a> Required<'a> {
         let is_known = |(name, value): (Cow<'_, [u8]>, &[u8])| {
             inner.names.get(&name).is_some() && value != b"null"
         };
+        // An API may leave out lists that are empty: then nothing is left of such an object.
+        let may_be_empty = known(inner).all(|(_, field)| self.may_be_null(field));
         let mut wrappers =
             json::members(body).filter(|(name, _)| message.names.get(name) == Some(index));
         let is_there = wrappers.any(|(_, value)| {
             // A list or a text in place of the object is an option of the message.
-            !value.starts_with(b"{") || json::members(value).any(is_known)
+            !value.starts_with(b"{")
+                || json::members(value).any(is_known)
+                || may_be_empty && json::members(value).all(|(_, value)| value == b"null")
         });
         (!is_there).then(|| format!("in `{}`, {}", field.wire_name, missing_any(inner)))
     }
 
-    /// Returns the HTTP status of a body that could be the requested resource, but is an
-    /// error of the family.
-    pub fn error_status(&self, method: &Method, found: Option<&Found>, body: &[u8]) -> Option<u16> {
-        let declaring = match self.rule {
+    /// Returns the HTTP status of a body that could be the requested resource, and was decoded
+    /// to `wire`, but is an error of the family.
+    pub fn error_status(
+        &self,
+        method: &Method,
+        found: Option<&Found>,
+        body: &[u8],
+        wire: &[u8],
+    ) -> Option<u16> {
+        let of_any = || method.error_status(body, Evidence::MayBeTheResource(&[]));
+        let message = match self.rule {
             Rule::BareList(_) => return None,
-            Rule::Nothing => None,
-            // Next to an error, `null` is no value.
-            Rule::Member(_, index)
-                if found.is_some_and(|found| found.unknown && !found.has_content(index)) =>
-            {
-                return method.error_status(body, Evidence::NotTheResource);
-            }
-            // Error bodies have no object or list of that name.
-            Rule::Member(message, index) => match message.fields[usize::from(index)] {
-                Field {
-                    kind: Kind::Message(_),
-                    ..
-                }
-                | Field {
-                    cardinality: Cardinality::Repeated | Cardinality::Map,
-                    ..
-                } => return None,
-                _ => Some(message),
-            },
-            Rule::AnyMember(message) => Some(message),
+            Rule::Nothing | Rule::Value(_) => return of_any(),
+            Rule::Member(message, _) | Rule::AnyMember(message) => message,
         };
-        if declaring.is_none() {
-            return method.error_status(body, Evidence::MayBeTheResource(&|_| false));
-        }
+        let Some(found) = found else {
+            return of_any();
+        };
         // A body with no other members than those of the response is the response.
-        let (Some(message), true) = (declaring, found.is_none_or(|found| found.unknown)) else {
+        if !found.unknown.any() {
             return None;
-        };
-        let declares = |name: &str| message.names.get(name.as_bytes()).is_some();
-        let has_known =
-            found.is_none_or(|found| known(message).any(|(index, _)| found.has_content(index)));
-        let evidence = match has_known {
-            true => Evidence::MayBeTheResource(&declares),
+        }
+        let beside = || method.error_status(&found.unknown.object(body), Evidence::NotTheResource);
+        if let Rule::Member(_, index) = self.rule {
+            let field = &message.fields[usize::from(index)];
+            let is_object = matches!(field.kind, Kind::Message(_));
+            return match field.cardinality {
+                // Next to an error, `null` is no value.
+                _ if !found.has_content(index) => {
+                    method.error_status(body, Evidence::NotTheResource)
+                }
+                // A list next to an error is not all of the list.
+                Cardinality::Repeated => beside(),
+                Cardinality::Map => beside().filter(|_| wire.is_empty()),
+                // Error bodies have no object of that name.
+                _ if is_object => None,
+                _ => method.error_status(body, may_be(message)),
+            };
+        }
+        let has_known = known(message).any(|(index, _)| found.has_content(index));
+        match has_known {
+            // Nothing but empty lists and zeros.
+            true if wire.is_empty() => beside(),
+            true => None,
             // Nothing but members without a field.
-            false => Evidence::NotTheResource,
-        };
-        method.error_status(body, evidence)
+            false => method.error_status(body, Evidence::NotTheResource),
+        }
+        .or_else(|| method.error_status(body, may_be(message)))
     }
 
     /// Returns the error of an empty body or `null`. The reply to a DELETE may be empty:
@@ -172,7 +191,11 @@ impl<'a> Required<'a> {
             Rule::Nothing => None,
             _ if *verb == Verb::DELETE => None,
             Rule::BareList(field) if is_null && null_is_a_value(field) => None,
-            Rule::BareList(_) => Some("the list is missing".to_owned()),
+            Rule::BareList(_) => Some(LIST_IS_MISSING.to_owned()),
+            Rule::Value(message) => Some(match message.shape {
+                Shape::ListValue => LIST_IS_MISSING.to_owned(),
+                _ => format!("the value ({}) is missing", message.name),
+            }),
             Rule::Member(message, index)
                 if is_null
                     && message.bare_array == Some(index)
@@ -238,8 +261,10 @@ impl Method {
 }
 
 fn of_resource(message: &Message) -> Rule<'_> {
-    if message.shape != Shape::Object {
-        return Rule::Nothing;
+    match message.shape {
+        Shape::Object => {}
+        Shape::Struct | Shape::Value => return Rule::Nothing,
+        _ => return Rule::Value(message),
     }
     if message.additional_properties.is_some() {
         return match known(message).next() {
@@ -262,6 +287,20 @@ fn of_resource(message: &Message) -> Rule<'_> {
 /// rule says so: `null` may also mean that the list could not be read.
 fn null_is_a_value(field: &Field) -> bool {
     field.cardinality != Cardinality::Repeated || field.null_is_empty
+}
+
+fn may_be(message: &Message) -> Evidence<'_> {
+    Evidence::MayBeTheResource(message)
+}
+
+impl Members for Message {
+    fn has(&self, name: &str) -> bool {
+        self.names.get(name.as_bytes()).is_some()
+    }
+
+    fn any(&self, accepts: &dyn Fn(&str) -> bool) -> bool {
+        known(self).any(|(_, field)| accepts(&field.wire_name))
+    }
 }
 
 /// Returns the fields that a body can have.
@@ -307,6 +346,9 @@ fn missing_any(message: &Message) -> String {
         .take(SHOWN + 1)
         .map(|(_, field)| format!("`{}`", field.wire_name))
         .collect();
+    if let [name] = &names[..] {
+        return format!("{name} is missing");
+    }
     if names.len() > SHOWN {
         names[SHOWN] = "…".to_owned();
     }

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value as Json, json};
 
-use self::test_contract::{DO, STARTED, TestContract, descriptors, families, jobs, printed, proto};
+use self::test_contract::{
+    DO, STARTED, TestContract, descriptors, descriptors_of, families, jobs, printed, proto,
+};
 use super::*;
 use crate::api::drawbridge::v1::WatchEvent;
 use crate::call::Reply;
@@ -86,6 +88,7 @@ mod bare_text;
 mod bind;
 mod decode;
 mod diagnostics;
+mod download;
 mod expression;
 mod left_out;
 mod paging;

@@ -27,6 +27,12 @@ use crate::schema::{
 /// Most paths in `Notes::inexact`.
 pub(super) const MAX_NOTES: usize = 16;
 
+/// How many members without a field are kept. Error bodies have fewer.
+const MAX_SPANS: usize = 16;
+
+/// Limit of the length of one that can be an error.
+const MAX_UNKNOWN_BYTES: usize = 16 << 10;
+
 /// An error at a position in the text. Boxed, so that a success fits into a register.
 #[derive(Debug)]
 pub(super) struct DecodeFailure {
@@ -58,8 +64,49 @@ pub(crate) struct Found {
     values: BitSet,
     /// Fields that are `null`.
     nulls: BitSet,
-    /// Whether it has members without a field.
-    pub unknown: bool,
+    /// Members without a field.
+    pub unknown: Unknown,
+    /// Whether a list of objects has `null` in place of one.
+    pub has_null_item: bool,
+}
+
+/// The members of an object that have no field.
+#[derive(Default)]
+pub(crate) struct Unknown {
+    /// Where the first ones are, with their names.
+    spans: [(usize, usize); MAX_SPANS],
+    count: usize,
+}
+
+impl Unknown {
+    /// Returns whether there is one.
+    pub fn any(&self) -> bool {
+        self.count > 0
+    }
+
+    fn add(&mut self, start: usize, end: usize) {
+        if let Some(span) = self.spans.get_mut(self.count) {
+            *span = (start, end);
+        }
+        self.count += 1;
+    }
+
+    /// Returns an object with the first ones of at most [`MAX_UNKNOWN_BYTES`] each.
+    pub fn object(&self, text: &[u8]) -> Vec<u8> {
+        let mut object = vec![b'{'];
+        for (start, end) in &self.spans[..self.count.min(MAX_SPANS)] {
+            let member = text.get(*start..*end).unwrap_or_default().trim_ascii_end();
+            if member.is_empty() || member.len() > MAX_UNKNOWN_BYTES {
+                continue;
+            }
+            if object.len() > 1 {
+                object.push(b',');
+            }
+            object.extend_from_slice(member);
+        }
+        object.push(b'}');
+        object
+    }
 }
 
 impl Found {
@@ -136,7 +183,7 @@ impl<'t, 'o> Reader<'t, 'o> {
             Shape::ListValue => self.any_list(depth)?,
             Shape::Timestamp => return self.timestamp(form),
             Shape::Duration => return self.duration(),
-            Shape::FieldMask => self.mask()?,
+            Shape::FieldMask => self.mask(&self.schema.mask_names)?,
             Shape::Wrapper => return self.wrapper(&message.fields[0]),
             Shape::Any => self.any(depth)?,
         }
@@ -264,16 +311,20 @@ impl<'t, 'o> Reader<'t, 'o> {
             match index.map(|index| (index, &message.fields[usize::from(index)])) {
                 None => match message.additional_properties {
                     None => {
-                        self.found.unknown |= depth == 0;
                         self.skip()?;
+                        if depth == 0 {
+                            self.found.unknown.add(at, self.pos);
+                        }
                     }
                     Some(index) => {
-                        self.found.unknown |= depth == 0;
                         self.pos = at;
                         if let Some(segments) = &mut segments {
                             segments.0.push((index, self.out.len() - start));
                         }
                         self.extra(&message.fields[usize::from(index)], depth)?;
+                        if depth == 0 {
+                            self.found.unknown.add(at, self.pos);
+                        }
                     }
                 },
                 Some((index, field)) => {
@@ -426,7 +477,9 @@ impl<'t, 'o> Reader<'t, 'o> {
             }
             Kind::Message(id) => {
                 let start = wire::open(self.out);
-                if !self.message(id, field.form, depth + 1)? {
+                if let Some(names) = &field.mask_names {
+                    self.mask(names)?;
+                } else if !self.message(id, field.form, depth + 1)? {
                     return Ok(false);
                 }
                 wire::close(self.out, start);

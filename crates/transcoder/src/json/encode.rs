@@ -104,7 +104,7 @@ impl Writer<'_> {
             }
             Shape::FieldMask => {
                 let start = out.len();
-                text::write_mask(out, form, wire).or_else(fault)?;
+                text::write_mask(out, self.schema, form, wire).or_else(fault)?;
                 let mask = out.split_off(start);
                 self.string(out, &mask)
             }

@@ -180,7 +180,7 @@ fn message(
             let duration = seconds(wire).map_err(|e| e.to_string())?;
             write_duration(out, duration)
         }
-        Shape::FieldMask => write_mask(out, form, wire),
+        Shape::FieldMask => write_mask(out, schema, form, wire),
         Shape::Wrapper => {
             let kind = message.fields[0].kind;
             let value = wire::last(wire, 1).map_err(|e| e.to_string())?;
@@ -309,7 +309,13 @@ pub(super) fn write_duration(out: &mut Vec<u8>, duration: time::Seconds) -> Resu
 }
 
 /// Writes the paths of a field mask, separated by commas.
-pub(super) fn write_mask(out: &mut Vec<u8>, form: Form, wire: &[u8]) -> Result<(), String> {
+pub(super) fn write_mask(
+    out: &mut Vec<u8>,
+    schema: &Schema,
+    form: Form,
+    wire: &[u8],
+) -> Result<(), String> {
+    let is_field = |name: &str| schema.mask_names.has(name);
     let mut first = true;
     for field in wire::fields(wire) {
         let (number, value) = field.map_err(|e| e.to_string())?;
@@ -325,7 +331,8 @@ pub(super) fn write_mask(out: &mut Vec<u8>, form: Form, wire: &[u8]) -> Result<(
         }
         first = false;
         let problem = if form == Form::CamelMask {
-            (!time::write_mask_path(out, path)).then_some("cannot be written in lowerCamel")
+            (!time::write_mask_path(out, path, is_field))
+                .then_some("cannot be written in lowerCamel")
         } else {
             out.extend_from_slice(path.as_bytes());
             path.contains(',').then_some("must not contain a comma")

@@ -1,6 +1,7 @@
 //! Times, durations and field masks as text.
 
 use super::print::int;
+use crate::schema::snake_case;
 
 /// 0001-01-01T00:00:00Z, the first time of a Timestamp, in seconds since 1970.
 const MIN_TIMESTAMP_SECONDS: i64 = -62_135_596_800;
@@ -250,9 +251,25 @@ pub fn read_duration(text: &str) -> Option<Seconds> {
 }
 
 /// Writes one path of a field mask in lowerCamel; false where the letters would not
-/// convert back to those of the path.
-pub fn write_mask_path(out: &mut Vec<u8>, path: &str) -> bool {
-    let mut bytes = path.bytes();
+/// convert back to those of the path. A name that `is_field` says to be the exact name of a
+/// field is its own JSON name.
+pub fn write_mask_path(out: &mut Vec<u8>, path: &str, is_field: impl Fn(&str) -> bool) -> bool {
+    for (at, name) in path.split('.').enumerate() {
+        if at > 0 {
+            out.push(b'.');
+        }
+        let has_upper = name.bytes().any(|byte| byte.is_ascii_uppercase());
+        if has_upper && is_field(name) {
+            out.extend_from_slice(name.as_bytes());
+        } else if !write_mask_name(out, name) {
+            return false;
+        }
+    }
+    true
+}
+
+fn write_mask_name(out: &mut Vec<u8>, name: &str) -> bool {
+    let mut bytes = name.bytes();
     while let Some(byte) = bytes.next() {
         match byte {
             b'_' => match bytes.next() {
@@ -271,29 +288,17 @@ pub fn write_mask_path(out: &mut Vec<u8>, path: &str) -> bool {
 }
 
 /// Returns the proto path of a JSON path of a field mask. A path with an underscore is
-/// not lowerCamel: it is a proto path already. So is each name of the path that `is_field`
-/// says to be the name of a field.
-pub fn read_mask_path(path: &str, is_field: impl Fn(&str) -> bool) -> String {
+/// not lowerCamel: it is a proto path already. Each other name is the field that `field`
+/// returns for it, or its form in snake_case.
+pub fn read_mask_path<'n>(path: &str, field: impl Fn(&str) -> Option<&'n str>) -> String {
     if path.contains('_') {
         return path.to_owned();
     }
-    let mut snake = String::with_capacity(path.len() + 4);
-    for (at, name) in path.split('.').enumerate() {
-        if at > 0 {
-            snake.push('.');
-        }
-        if is_field(name) {
-            snake.push_str(name);
-            continue;
-        }
-        for c in name.chars() {
-            if c.is_ascii_uppercase() {
-                snake.push('_');
-            }
-            snake.push(c.to_ascii_lowercase());
-        }
-    }
-    snake
+    let names = path.split('.').map(|name| match field(name) {
+        Some(field) => field.to_owned(),
+        None => snake_case(name),
+    });
+    names.collect::<Vec<_>>().join(".")
 }
 
 #[cfg(test)]
@@ -413,18 +418,18 @@ mod tests {
     fn mask_paths_round_trip_between_cases() {
         for (snake, camel) in [("foo_bar.baz", "fooBar.baz"), ("a", "a"), ("a_b_c", "aBC")] {
             let mut out = Vec::new();
-            assert!(write_mask_path(&mut out, snake));
+            assert!(write_mask_path(&mut out, snake, |_| false));
             assert_eq!(out, camel.as_bytes());
-            assert_eq!(read_mask_path(camel, |_| false), snake);
+            assert_eq!(read_mask_path(camel, |_| None), snake);
         }
         let mut out = Vec::new();
-        assert!(write_mask_path(&mut out, "foo_1.bar_2_baz"));
+        assert!(write_mask_path(&mut out, "foo_1.bar_2_baz", |_| false));
         assert_eq!(out, b"foo1.bar2Baz");
         for proto in ["foo_1", "foo_bar.baz_2", "labels_of.Some_Key"] {
-            assert_eq!(read_mask_path(proto, |_| false), proto);
+            assert_eq!(read_mask_path(proto, |_| None), proto);
         }
         for path in ["fooBar", "foo_", "foo__bar", "_", "a,b"] {
-            assert!(!write_mask_path(&mut Vec::new(), path), "{path}");
+            assert!(!write_mask_path(&mut Vec::new(), path, |_| false), "{path}");
         }
     }
 }

@@ -7,6 +7,7 @@ use prost_reflect::{
     FileDescriptor, Kind as ProtoKind, MessageDescriptor, Value,
 };
 
+use super::mask_names::NamesOfSet;
 use super::problems::Problems;
 use super::*;
 use crate::api::drawbridge::v1 as rules;
@@ -20,6 +21,7 @@ const MAX_FIELDS: usize = 30_000;
 pub(super) fn build(pool: &DescriptorPool) -> (Schema, Problems) {
     let mut builder = Builder {
         options: Options::of(pool),
+        mask_names: NamesOfSet::new(pool),
         message_ids: (0..)
             .zip(pool.all_messages())
             .map(|(i, m)| (m.full_name().into(), MessageId(i)))
@@ -51,14 +53,8 @@ pub(super) fn build(pool: &DescriptorPool) -> (Schema, Problems) {
             table
         })
         .collect();
-    let has_upper = |name: &str| name.contains(|c: char| c.is_ascii_uppercase());
     let schema = Schema {
-        camel_fields: pool
-            .all_messages()
-            .flat_map(|message| message.fields().collect::<Vec<_>>())
-            .filter(|field| has_upper(field.name()))
-            .map(|field| field.name().into())
-            .collect(),
+        mask_names: builder.mask_names.all,
         messages,
         enums,
         by_name: builder.message_ids,
@@ -108,6 +104,7 @@ fn read<T: prost::Message + Default>(
 
 struct Builder {
     options: Options,
+    mask_names: NamesOfSet,
     message_ids: HashMap<Box<str>, MessageId>,
     enum_ids: HashMap<Box<str>, EnumId>,
     /// The problems of the message or enum that is being built.
@@ -492,6 +489,10 @@ impl Builder {
             minimum: rules.minimum,
             condition,
             names,
+            mask_names: is_mask.then(|| {
+                let holder = field.parent_message();
+                Box::new(self.mask_names.within(&holder))
+            }),
             tag: Tag::new(field.number(), Tag::wire_type(kind)),
             packed_tag: Tag::new(field.number(), 2),
             member: format!("{quoted}:").into(),

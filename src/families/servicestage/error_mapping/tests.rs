@@ -257,7 +257,6 @@ fn only_throttling_is_not_processed() {
 #[test]
 fn error_bodies_in_a_success_are_recognized() {
     // As in RefreshComponent, whose response has a `message` only.
-    let declares = |name: &str| name == "message";
     for (body, want) in [
         (
             r#"{"error_code":"SVCSTG.00100401","error_msg":"m"}"#,
@@ -278,7 +277,7 @@ fn error_bodies_in_a_success_are_recognized() {
     ] {
         for evidence in [
             Evidence::NotTheResource,
-            Evidence::MayBeTheResource(&declares),
+            Evidence::MayBeTheResource(&["message"]),
         ] {
             assert_eq!(error_status(body.as_bytes(), evidence), want, "{body}");
         }

@@ -393,6 +393,63 @@ fn field_mask_paths_follow_the_naming_of_the_file() {
     }
 }
 
+/// A mask does not name its message: fields of the messages near it come first.
+#[test]
+fn field_mask_paths_are_those_of_the_messages_near_the_mask() {
+    let other = r#"syntax = "proto3"; package o;
+        message Other { string fooBar = 1; string a_1 = 2; string plainName = 3; }"#;
+    for (fields, text, want) in [
+        ("string foo_bar = 1;", "fooBar", "foo_bar"),
+        ("o.Other other = 1;", "fooBar", "fooBar"),
+        ("Near near = 1;", "fooBar", "foo_bar"),
+        // Only another file has the name.
+        ("string x = 1;", "plainName", "plainName"),
+        // The JSON name of a field with a digit.
+        ("string foo_1 = 1;", "foo1", "foo_1"),
+        ("string foo1 = 1;", "foo1", "foo1"),
+        ("string x = 1;", "a1", "a_1"),
+        ("string a1 = 1;", "a1", "a1"),
+        (
+            "string odd = 1 [json_name = \"strange\"];",
+            "strange",
+            "odd",
+        ),
+    ] {
+        let text_of = proto(&format!(
+            r#"import "google/protobuf/field_mask.proto"; import "other.proto";
+            service S {{
+              rpc Do(Req) returns (Res) {{ option (google.api.http) = {{get: "/x"}}; }}
+            }}
+            message Req {{}}
+            message Res {{
+              google.protobuf.FieldMask mask = 1; Thing thing = 2;
+              map<string, google.protobuf.FieldMask> named = 3;
+            }}
+            message Thing {{ {fields} }}
+            message Near {{ string foo_bar = 1; }}"#
+        ));
+        let set = descriptors_of(&[("other.proto", other), ("t.proto", &text_of)]);
+        let contract = Contract::compile(vec![Source::new("t", set)], &families);
+        let contract = contract.unwrap_or_else(|all| panic!("{}", printed(&all)));
+        let method = contract.method("/t.S/Do").unwrap();
+        let decoded = method.decode(&Reply {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: json!({"mask": text, "named": {"k": text}})
+                .to_string()
+                .into(),
+            buffer_permit: Default::default(),
+        });
+        let mask = [&[0x0a, want.len() as u8], want.as_bytes()].concat();
+        let mut message = Vec::new();
+        crate::json::wire::write_bytes(&mut message, 1, &mask);
+        let mut entry = b"\x0a\x01k".to_vec();
+        crate::json::wire::write_bytes(&mut entry, 2, &mask);
+        crate::json::wire::write_bytes(&mut message, 3, &entry);
+        assert_eq!(decoded.unwrap().message, message, "{fields} {text}");
+    }
+}
+
 #[test]
 fn field_mask_path_with_the_exact_name_of_a_field_is_that_field() {
     // protoc allows both names in two messages, or in a proto2 file.

@@ -146,6 +146,7 @@ fn success_must_hold_the_requested_resource() {
           optional string name = 1; optional string href = 2;
           google.protobuf.Struct more = 3 [(drawbridge.v1.field).additional_properties = true];
         }
+        message Options { Empties options = 1; }
         message Free { google.protobuf.Struct any = 1; }
         message Labels { map<string, string> labels = 1; }
         message Thing { string name = 1; int64 size = 2; }";
@@ -180,6 +181,18 @@ fn success_must_hold_the_requested_resource() {
             r#"{"error": {"message": "m"}}"#,
             Some("thing"),
         ),
+        // An object of lists: an API may leave out each that is empty.
+        ("Get", "Options", "", r#"{"options": {}}"#, None),
+        ("Get", "Options", "", r#"{"options": {"x": null}}"#, None),
+        (
+            "Get",
+            "Options",
+            "",
+            r#"{"options": {"error": "gone"}}"#,
+            Some("in `options`, none of the members `labels`, `parts`"),
+        ),
+        ("Get", "Options", "", r#"{"options": null}"#, Some("null")),
+        ("Get", "Options", "", "{}", Some("options")),
         ("Get", "Wrapped", "", "{}", Some("thing")),
         ("Get", "Wrapped", "thing", "{}", Some("`name`, `size`")),
         (
@@ -223,6 +236,28 @@ fn success_must_hold_the_requested_resource() {
             "",
             r#"{"things": null}"#,
             Some("`things` is null"),
+        ),
+        (
+            "Get",
+            "Things",
+            "",
+            r#"{"things": [null, {"name": "b"}]}"#,
+            Some("in `things`, an item is null"),
+        ),
+        (
+            "Get",
+            "Things",
+            "things",
+            r#"[null]"#,
+            Some("an item is null"),
+        ),
+        // A list that is not the response: without the item.
+        (
+            "Get",
+            "Named",
+            "",
+            r#"{"name": "n", "parts": [null]}"#,
+            None,
         ),
         ("Get", "Nullable", "", r#"{"items": null}"#, None),
         ("Get", "Nullable", "", r#"{"items": []}"#, None),
@@ -322,6 +357,96 @@ fn success_must_hold_the_requested_resource() {
 }
 
 #[test]
+fn list_next_to_an_error_is_not_the_list() {
+    let test = |name: &str, fields: &str| {
+        let proto = unary(
+            "option (google.api.http) = {get: \"/x\"};",
+            &format!(
+                "message Req {{}} message Res {{ {fields} }}
+                 message Thing {{ string name = 1; }} message Fault {{ string text = 1; }}"
+            ),
+        );
+        TestContract::new(&proto.replace("rpc Do(", &format!("rpc {name}(")))
+    };
+    let list = "repeated Thing items = 1; string next = 2;";
+    let lists = "repeated Thing items = 1; repeated Thing others = 2;";
+    let map = "map<string, string> labels = 1;";
+    for (name, fields, body, is_error) in [
+        ("ListThings", list, r#"{"items": [], "fault": {}}"#, true),
+        (
+            "ListThings",
+            list,
+            r#"{"fault": {}, "items": [{"name": "n"}], "next": "n"}"#,
+            true,
+        ),
+        // Another member, and one in an item.
+        ("ListThings", list, r#"{"items": [], "other": {}}"#, false),
+        (
+            "ListThings",
+            list,
+            r#"{"items": [{"name": "n", "fault": {}}]}"#,
+            false,
+        ),
+        // The response declares it: the client can read it.
+        (
+            "ListThings",
+            "repeated Thing items = 1; Fault fault = 2;",
+            r#"{"items": [], "fault": {}}"#,
+            false,
+        ),
+        ("Get", lists, r#"{"items": [], "fault": {}}"#, true),
+        (
+            "Get",
+            lists,
+            r#"{"items": [{"name": "n"}], "fault": {}}"#,
+            false,
+        ),
+        ("Get", map, r#"{"labels": {}, "fault": {}}"#, true),
+        ("Get", map, r#"{"labels": {"a": "b"}, "fault": {}}"#, false),
+    ] {
+        let test = test(name, fields);
+        let got = test.rpc(name).decode(&reply(200, "application/json", body));
+        let found = matches!(got, Err(Error::ErrorBody { status: 503, .. }));
+        assert_eq!(found, is_error, "{name} {body}: {got:?}");
+        assert_eq!(got.is_ok(), !is_error, "{name} {body}: {got:?}");
+    }
+}
+
+#[test]
+fn values_are_not_absent() {
+    for (response, body, is_ok) in [
+        ("ListValue", "", false),
+        ("ListValue", "null", false),
+        ("ListValue", "[]", true),
+        ("StringValue", "", false),
+        ("StringValue", "null", false),
+        ("StringValue", "\"\"", true),
+        ("Timestamp", "", false),
+        ("Duration", "null", false),
+        ("Value", "null", true),
+        ("Struct", "", true),
+    ] {
+        for verb in ["get", "delete"] {
+            let proto = unary(
+                &format!("option (google.api.http) = {{{verb}: \"/x\"}};"),
+                "message Req {} message Res {}",
+            );
+            let of = format!("returns (google.protobuf.{response})");
+            let test = TestContract::new(&proto.replace("returns (Res)", &of));
+            for status in [200, 204] {
+                let got = test
+                    .rpc("Do")
+                    .decode(&reply(status, "application/json", body));
+                let is_ok = is_ok || verb == "delete";
+                let has_content = status == 204 && !body.is_empty();
+                let case = format!("{verb} {response} {status} {body}: {got:?}");
+                assert!(has_content || got.is_ok() == is_ok, "{case}");
+            }
+        }
+    }
+}
+
+#[test]
 fn error_body_of_the_family_is_recognized() {
     let test = test("thing");
     let body = r#"{"fault": {"message": "maintenance"}}"#;
@@ -406,7 +531,22 @@ fn unexpected_replies_are_decode_errors() {
             "",
             "application/json",
             "{\"thing\": {\"name\": ",
-            "thing.name",
+            "",
+            "thing.name: ",
+        ),
+        (
+            "things",
+            "application/json",
+            "[{\"size\": 1, \"name\": \"a",
+            "",
+            "broken JSON at line 1",
+        ),
+        // The contract: a member has another type.
+        (
+            "",
+            "application/json",
+            "{\"thing\": {\"size\": NaN, \"name\": []}}",
+            "thing.size",
             "",
         ),
         (
@@ -688,6 +828,11 @@ fn byte_order_mark_is_no_part_of_the_body() {
         reply.body = Bytes::copy_from_slice(body);
         let error = decode(&test(""), &reply).unwrap_err();
         assert!(error.to_string().contains("UTF-16"), "{error}");
+    }
+    for body in [&b"{\0\0\0}\0\0\0"[..], b"\xff\xfe\0\0{\0\0\0"] {
+        reply.body = Bytes::from_static(body);
+        let error = decode(&test(""), &reply).unwrap_err();
+        assert!(error.to_string().contains("UTF-32"), "{error}");
     }
 }
 

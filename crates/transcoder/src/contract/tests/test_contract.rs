@@ -27,31 +27,38 @@ pub(crate) fn families(name: &str) -> FamilyRules {
 fn fault_status(body: &[u8], evidence: Evidence<'_>) -> Option<u16> {
     let is_fault = match evidence {
         Evidence::NotTheResource => true,
-        Evidence::MayBeTheResource(declares) => !declares("fault"),
+        Evidence::MayBeTheResource(members) => !members.has("fault"),
     };
     (is_fault && body.starts_with(b"{\"fault\"")).then_some(503)
 }
 
-/// A proto file in memory.
-struct Alone(String);
+/// Proto files in memory, by name.
+struct InMemory(Vec<(String, String)>);
 
-impl FileResolver for Alone {
+impl FileResolver for InMemory {
     fn resolve_path(&self, path: &Path) -> Option<String> {
-        (path == Path::new("t.proto")).then(|| "t.proto".to_owned())
+        let names = self.0.iter().map(|(name, _)| name);
+        names.clone().find(|name| path == Path::new(name)).cloned()
     }
 
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
-        if name == "t.proto" {
-            File::from_source(name, &self.0)
-        } else {
-            Err(protox::Error::file_not_found(name))
+        match self.0.iter().find(|(known, _)| known == name) {
+            Some((_, text)) => File::from_source(name, text),
+            None => Err(protox::Error::file_not_found(name)),
         }
     }
 }
 
 pub(crate) fn descriptors(proto: &str) -> Vec<u8> {
+    descriptors_of(&[("t.proto", proto)])
+}
+
+/// Compiles these files, of which `t.proto` imports the others.
+pub(crate) fn descriptors_of(files: &[(&str, &str)]) -> Vec<u8> {
+    let files = files.iter();
+    let files = files.map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
     let mut resolver = ChainFileResolver::new();
-    resolver.add(Alone(proto.to_owned()));
+    resolver.add(InMemory(files.clone().collect()));
     // This file is compiled in the workspace's root package, too.
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = ["proto", "../../proto"]
@@ -65,7 +72,7 @@ pub(crate) fn descriptors(proto: &str) -> Vec<u8> {
     compiler.include_imports(true);
     compiler
         .open_file("t.proto")
-        .unwrap_or_else(|problem| panic!("{problem:?}\n{proto}"));
+        .unwrap_or_else(|problem| panic!("{problem:?}\n{:?}", files.collect::<Vec<_>>()));
     compiler.encode_file_descriptor_set()
 }
 

@@ -26,8 +26,15 @@ impl Reader<'_, '_> {
             loop {
                 let at = self.pos;
                 if packed {
-                    let bits = self.scalar(field.kind)?.unwrap_or(0);
+                    let bits = match self.scalar(field.kind)? {
+                        Some(bits) => bits,
+                        None => self.overflow(field.kind, at).unwrap_or(0),
+                    };
                     write_bits(self.out, field.kind, bits);
+                } else if self.is_null() && self.is_object(field) {
+                    // No item: an empty one would be invented.
+                    self.null()?;
+                    self.found.has_null_item |= depth == 0;
                 } else {
                     self.list_element(field, depth)?;
                 }
@@ -76,6 +83,13 @@ impl Reader<'_, '_> {
     pub(super) fn is_any_json(&self, field: &Field) -> bool {
         match field.kind {
             Kind::Message(id) => self.schema.message(id).shape == Shape::Value,
+            _ => false,
+        }
+    }
+
+    fn is_object(&self, field: &Field) -> bool {
+        match field.kind {
+            Kind::Message(id) => self.schema.message(id).shape == Shape::Object,
             _ => false,
         }
     }

@@ -24,19 +24,25 @@ impl Reader<'_, '_> {
             return Ok(());
         }
         loop {
+            let entry_start = self.out.len();
             field.tag.write(self.out);
             let entry = wire::open(self.out);
             self.map_key(key)?;
             self.colon()?;
             let start = self.out.len();
+            let mut is_overflow = false;
             if self.is_null() && !self.is_any_json(value) {
                 self.null()?;
             } else {
+                let at = self.pos;
                 let set = match value.kind {
                     Kind::Message(id) => {
                         value.tag.write(self.out);
                         let content = wire::open(self.out);
-                        let set = self.message(id, field.form, depth + 2)?;
+                        let set = match &field.mask_names {
+                            Some(names) => self.mask(names).map(|()| true)?,
+                            None => self.message(id, field.form, depth + 2)?,
+                        };
                         wire::close(self.out, content);
                         set
                     }
@@ -44,9 +50,14 @@ impl Reader<'_, '_> {
                 };
                 if !set {
                     self.out.truncate(start);
+                    is_overflow = self.overflow(value.kind, at).is_some();
                 }
             }
-            wire::close(self.out, entry);
+            match is_overflow {
+                // As a field, which is unset: an entry without a value would be zero.
+                true => self.out.truncate(entry_start),
+                false => wire::close(self.out, entry),
+            }
             if !self.more(b'}')? {
                 return Ok(());
             }

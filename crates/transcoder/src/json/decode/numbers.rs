@@ -2,7 +2,31 @@
 
 use super::super::token::{self, Number};
 use super::super::wire;
+use super::Reader;
 use crate::schema::Kind;
+
+impl Reader<'_, '_> {
+    /// Returns the bits of the infinity in place of the number that ends here and is too large
+    /// for a double or a float.
+    #[cold]
+    pub(super) fn overflow(&self, kind: Kind, at: usize) -> Option<u64> {
+        let text = self.text[at..self.pos].trim_ascii();
+        let text = text.strip_prefix(b"\"").unwrap_or(text);
+        let text = text.strip_suffix(b"\"").unwrap_or(text).trim_ascii();
+        let is_negative = text.starts_with(b"-");
+        let infinity = match is_negative {
+            true => f64::NEG_INFINITY,
+            false => f64::INFINITY,
+        };
+        match kind {
+            Kind::Double if token::double(text) == Err(OVERFLOW) => Some(infinity.to_bits()),
+            Kind::Float if token::float(text) == Err(OVERFLOW) => {
+                Some(u64::from((infinity as f32).to_bits()))
+            }
+            _ => None,
+        }
+    }
+}
 
 pub(super) fn write_bits(out: &mut Vec<u8>, kind: Kind, bits: u64) {
     match kind {

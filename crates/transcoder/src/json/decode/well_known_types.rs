@@ -5,7 +5,7 @@ use super::super::wire::{self, MAX_DEPTH};
 use super::super::{any_is_plain, any_type, time};
 use super::numbers::write_bits;
 use super::{DecodeResult, Reader};
-use crate::schema::{Field, Form, Kind, Shape};
+use crate::schema::{Field, Form, Kind, MaskNames, Shape};
 
 impl Reader<'_, '_> {
     pub(super) fn structure(&mut self, depth: u32) -> DecodeResult {
@@ -175,12 +175,12 @@ impl Reader<'_, '_> {
         }
     }
 
-    pub(super) fn mask(&mut self) -> DecodeResult {
+    pub(super) fn mask(&mut self, names: &MaskNames) -> DecodeResult {
         let content = self.string()?;
         // The text is UTF-8, and escapes decode to UTF-8.
         let paths = String::from_utf8_lossy(&content);
         for path in paths.split(',').map(str::trim).filter(|p| !p.is_empty()) {
-            let path = time::read_mask_path(path, |name| self.schema.is_camel_field(name));
+            let path = time::read_mask_path(path, |name| names.get(name));
             wire::write_bytes(self.out, 1, path.as_bytes());
         }
         Ok(())

@@ -1,0 +1,110 @@
+//! Descriptors of the process (`ulimit -n`): how many the connections of clients may use, so
+//! that upstreams and the admin listener have some left.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::connection_limits::CLOSING_DIVISOR;
+
+/// What the process itself needs: the runtime, listeners, the log, files that are read again,
+/// and the sockets of name lookups.
+const OWN_DESCRIPTORS: u64 = 32;
+
+/// Connections to an upstream beyond its concurrent calls: logins, health checks, idle ones.
+const SPARE_PER_UPSTREAM: u64 = 8;
+
+/// The most connections of the admin listener. At the limit, the one whose last request is the
+/// longest ago is closed: attackers cannot keep probes and scrapes out.
+const MAX_ADMIN_CONNECTIONS: u64 = 64;
+
+/// Raises the soft limit of open descriptors to the hard limit.
+pub(crate) fn raise_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::debug!(%error, "cannot raise the limit of open descriptors");
+        }
+    }
+}
+
+/// How the descriptors of the process are divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DescriptorShares {
+    /// The most connections of clients.
+    pub(super) clients: usize,
+    /// The most connections of the admin listener.
+    pub(super) admin: usize,
+    /// The most concurrent calls of each upstream.
+    pub(super) calls_per_upstream: usize,
+}
+
+impl DescriptorShares {
+    /// Divides the descriptors that the process may open.
+    pub(super) fn of_process(calls_by_upstream: &[usize]) -> Self {
+        let limit = getrlimit(Resource::Nofile).current;
+        Self::of(limit.unwrap_or(u64::MAX), calls_by_upstream)
+    }
+
+    /// Divides `limit` descriptors. Upstreams get what their concurrent calls need, and at most
+    /// three eighths; the admin listener at most an eighth; clients the rest.
+    fn of(limit: u64, calls_by_upstream: &[usize]) -> Self {
+        let rest = limit - OWN_DESCRIPTORS.min(limit / 4);
+        let admin = MAX_ADMIN_CONNECTIONS.min(rest / 8).max(1);
+        let wanted = calls_by_upstream.iter().map(|calls| *calls as u64);
+        let count = calls_by_upstream.len().max(1) as u64;
+        let needed = wanted.map(|calls| calls.saturating_add(SPARE_PER_UPSTREAM));
+        let needed = needed.fold(0, u64::saturating_add);
+        let upstreams = needed.min(rest / 8 * 3);
+        let per_upstream = upstreams / count;
+        let calls_per_upstream = match upstreams == needed {
+            true => u64::MAX,
+            false => per_upstream - SPARE_PER_UPSTREAM.min(per_upstream / 2),
+        };
+        let clients = rest - upstreams - admin.min(rest);
+        let open = clients - clients / (CLOSING_DIVISOR as u64 + 1);
+        let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).max(1);
+        Self {
+            clients: size(open),
+            admin: size(admin),
+            calls_per_upstream: size(calls_per_upstream),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_leave_descriptors_for_upstreams_and_admin() {
+        let no_limit = usize::MAX;
+        for (limit, calls, clients, admin, calls_per_upstream) in [
+            // 16 for the process itself, 6 for admin, 18 for the upstream, less an eighth of the
+            // rest that may be closing.
+            (64, vec![256], 22, 6, 10),
+            (64, vec![4], 27, 6, no_limit),
+            (256, vec![256], 100, 28, 76),
+            // 1024 - 32 - 64 - (256 + 8), less an eighth.
+            (1_024, vec![256], 591, 64, no_limit),
+            (1_024, vec![], 825, 64, no_limit),
+            (1_024, vec![256, 256, 256], 495, 64, 116),
+            (1 << 20, vec![256], 931_748, 64, no_limit),
+            (0, vec![1], 1, 1, 1),
+            (1, vec![1], 1, 1, 1),
+            (16, vec![256], 8, 1, 2),
+        ] {
+            let got = DescriptorShares::of(limit, &calls);
+            let want = DescriptorShares {
+                clients,
+                admin,
+                calls_per_upstream,
+            };
+            assert_eq!(got, want, "{limit} {calls:?}");
+        }
+        // No overflow.
+        DescriptorShares::of(u64::MAX, &[usize::MAX, usize::MAX]);
+    }
+}

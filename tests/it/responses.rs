@@ -1,0 +1,226 @@
+//! Which bodies of a response with HTTP 200 are the requested resource, and which are errors.
+
+use std::io::Write as _;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+use crate::own_api::compile;
+use crate::support::client::json as to_json;
+use crate::support::recorder::{Answer, Recorder};
+use crate::support::{Gateway, settings, upstream};
+
+const PROTO: &str = r#"
+syntax = "proto3";
+package acme.v1;
+import "drawbridge/v1/options.proto";
+import "google/api/annotations.proto";
+import "google/protobuf/empty.proto";
+import "google/protobuf/struct.proto";
+import "google/protobuf/wrappers.proto";
+
+option (drawbridge.v1.file) = { family: "acme" };
+
+service ThingService {
+  rpc Empty(Req) returns (google.protobuf.Empty) {
+    option (google.api.http) = { post: "/x" };
+  }
+  rpc Struct(Req) returns (google.protobuf.Struct) {
+    option (google.api.http) = { get: "/x" };
+  }
+  rpc Value(Req) returns (google.protobuf.Value) {
+    option (google.api.http) = { get: "/x" };
+  }
+  rpc Map(Req) returns (MapRes) {
+    option (google.api.http) = { get: "/x" response_body: "labels" };
+  }
+  rpc Result(Req) returns (ResultRes) {
+    option (google.api.http) = { post: "/x" };
+  }
+  rpc Thing(Req) returns (ThingRes) {
+    option (google.api.http) = { get: "/x" };
+  }
+  rpc Health(Req) returns (HealthRes) {
+    option (google.api.http) = { get: "/x" };
+  }
+  rpc ListThings(Req) returns (ListRes) {
+    option (google.api.http) = { get: "/x" };
+  }
+  rpc Array(Req) returns (google.protobuf.ListValue) {
+    option (google.api.http) = { get: "/x" };
+  }
+  rpc Text(Req) returns (google.protobuf.StringValue) {
+    option (google.api.http) = { get: "/x" };
+  }
+}
+message Req {}
+message MapRes { map<string, google.protobuf.Value> labels = 1; }
+message ResultRes { string id = 1; string message = 2; }
+message ThingRes { string id = 1; string status = 2; repeated string tags = 3; }
+message HealthRes { string status = 1; string message = 2; }
+message ListRes { repeated ThingRes items = 1; int32 total = 2; }
+"#;
+
+/// A gateway to an upstream whose answer the test sets before each call.
+struct Acme {
+    answer: Arc<Mutex<Answer>>,
+    gateway: Gateway,
+    _recorder: Recorder,
+}
+
+impl Acme {
+    async fn start() -> Self {
+        let answer = Arc::new(Mutex::new(Answer::json(200, &Value::Null)));
+        let state = Arc::clone(&answer);
+        let recorder = Recorder::start(move |_| state.lock().unwrap().clone()).await;
+        let mut config = settings(vec![upstream("acme", "acme", &recorder.url())]);
+        config.descriptors = vec![compile(PROTO).unwrap()];
+        Self {
+            answer,
+            gateway: Gateway::start(config).await,
+            _recorder: recorder,
+        }
+    }
+
+    async fn call(&self, rpc: &str, answer: Answer) -> Result<Value, tonic::Status> {
+        *self.answer.lock().unwrap() = answer;
+        let method = format!("acme.v1.ThingService/{rpc}");
+        let response = self.gateway.client.call(&method, json!({})).await?;
+        Ok(to_json(&response))
+    }
+}
+
+/// The rpcs, in the order of the results below.
+const RPCS: [&str; 10] = [
+    "Empty",
+    "Struct",
+    "Value",
+    "Map",
+    "Result",
+    "Thing",
+    "Health",
+    "ListThings",
+    "Array",
+    "Text",
+];
+
+/// Each row: a body, and for each rpc `o` if it is the resource, or else `-`.
+const BODIES: &[(&str, &str)] = &[
+    ("", "oooo------"),
+    ("null", "oooo------"),
+    ("{}", "oooo------"),
+    ("[]", "o-o-----o-"),
+    ("true", "o-o------o"),
+    ("OK", "o---------"),
+    ("<html>x</html>", "----------"),
+    (r#"{"status":"error","message":"m"}"#, "------o---"),
+    (r#"{"status":"ERROR","message":"m","id":"7"}"#, "ooooooo---"),
+    (r#"{"status":"fail","data":{"a":"b"}}"#, "------o---"),
+    (r#"{"status":"failed"}"#, "-ooo-oo---"),
+    (r#"{"status":"success","data":{"a":"b"}}"#, "oooo-oo---"),
+    (r#"{"status":"error"}"#, "-ooo-oo---"),
+    (r#"{"Error":{"Code":"X","Message":"m"}}"#, "----------"),
+    (r#"{"error":"x","id":"1"}"#, "-ooooo----"),
+    (
+        r#"{"error":{"message":"maintenance"},"outputs":{}}"#,
+        "-ooo------",
+    ),
+    (r#"{"fault":{"faultstring":"m"}}"#, "----------"),
+    (r#"{"errorMessages":["gone"],"errors":{}}"#, "----------"),
+    (r#"{"exception":"E","message":"m"}"#, "----------"),
+    (
+        r#"{"timestamp":1,"status":500,"error":"Internal Server Error","path":"/x"}"#,
+        "----------",
+    ),
+    (
+        r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"m","reason":"NotFound","code":404}"#,
+        "----------",
+    ),
+    (r#"{"message":"m"}"#, "ooooo-o---"),
+    (
+        r#"{"message":"Internal server error","requestId":"r"}"#,
+        "ooooo-o---",
+    ),
+    (r#"{"detail":"Not found."}"#, "oooo------"),
+    (r#"{"code":"ResourceNotFound","message":"m"}"#, "----------"),
+    (r#"{"code":1,"msg":"m","data":null}"#, "oooo------"),
+    (r#"{"code":500,"msg":"m","data":null}"#, "----------"),
+    (r#"{"code":0,"msg":"ok","data":{"id":"1"}}"#, "oooo------"),
+    (r#"{"success":false}"#, "-ooo------"),
+    (r#"{"success":false,"message":"m"}"#, "----------"),
+    (r#"{"success":true,"message":"m"}"#, "ooooo-o---"),
+    (r#"{"ok":false,"error":"not_authed"}"#, "----------"),
+    (r#"{"errors":[{"message":"m"}],"data":null}"#, "----------"),
+    (r#"{"items":[],"error":"backend timeout"}"#, "-ooo------"),
+    (
+        r#"{"items":[{"id":"a"}],"error":"backend timeout"}"#,
+        "-ooo------",
+    ),
+    (r#"{"items":[{"id":"a"}],"errors":[]}"#, "oooo---o--"),
+    (r#"{"items":[null,{"id":"a"}]}"#, "oooo------"),
+    (r#"{"items":[{}]}"#, "oooo---o--"),
+    (r#"{"items":[],"message":"no items"}"#, "ooooo-oo--"),
+    (
+        r#"{"items":[],"status":"error","message":"m"}"#,
+        "ooooooo---",
+    ),
+    (r#"{"items":[],"code":500,"message":"m"}"#, "-oooo-o---"),
+    (r#"{"id":"a","error":"boot failed"}"#, "-ooooo----"),
+    (r#"{"id":"","tags":[],"error":"db"}"#, "-ooo------"),
+    (r#"{"id":null,"error":"db"}"#, "----------"),
+    (r#"{"tags":[],"error":"db"}"#, "-ooo------"),
+    (r#"{"id":"a""#, "o---------"),
+];
+
+#[tokio::test]
+async fn success_is_only_the_requested_resource() {
+    let acme = Acme::start().await;
+    for (body, want) in BODIES {
+        let mut got = String::new();
+        for rpc in RPCS {
+            let answer = Answer::text(200, "application/json", *body);
+            got.push(match acme.call(rpc, answer).await {
+                Ok(_) => 'o',
+                Err(_) => '-',
+            });
+        }
+        assert_eq!(got, *want, "{body}");
+    }
+}
+
+/// A body that has arrived, and cannot be decoded, is a response.
+#[tokio::test]
+async fn body_that_is_not_in_its_coding_is_unreadable() {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(br#"{"id":"a"}"#).unwrap();
+    let gzip = encoder.finish().unwrap();
+    let cut = gzip[..gzip.len() - 4].to_vec();
+    let acme = Acme::start().await;
+    for (body, what) in [
+        (br#"{"id":"a"}"#.to_vec(), "the gzip coding is invalid"),
+        (cut, "the body ends within its gzip coding"),
+    ] {
+        for (rpc, hint) in [("Thing", false), ("Empty", true), ("Result", true)] {
+            let answer = Answer::text(200, "application/json", body.clone());
+            let answer = answer.with("content-encoding", "gzip");
+            let status = acme.call(rpc, answer).await.unwrap_err();
+            assert_eq!(status.code(), Code::Internal, "{status:?}");
+            let text = status.message();
+            assert!(
+                text.contains(what) && !text.contains("no response"),
+                "{text}"
+            );
+            assert_eq!(text.contains("may have acted"), hint, "{rpc}: {text}");
+            let info = status.get_details_error_info().unwrap();
+            assert_eq!(info.reason, "UNREADABLE_RESPONSE");
+            assert_eq!(info.metadata["sent"], "true");
+        }
+        // The status of an error says what happened.
+        let answer = Answer::text(404, "application/json", body);
+        let answer = answer.with("content-encoding", "gzip");
+        let status = acme.call("Thing", answer).await.unwrap_err();
+        assert_eq!(status.code(), Code::NotFound, "{status:?}");
+    }
+}
