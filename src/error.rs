@@ -7,7 +7,7 @@
 mod status;
 mod table;
 
-pub(crate) use status::{cut, head};
+pub(crate) use status::{cut, head, visible};
 use table::Audience;
 pub(crate) use table::Retry;
 

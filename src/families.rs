@@ -6,6 +6,7 @@ pub(crate) mod common;
 pub(crate) mod error_body;
 pub(crate) mod error_markers;
 pub(crate) mod error_shapes;
+pub(crate) mod error_text;
 mod heat;
 mod jp1ao;
 mod servicestage;

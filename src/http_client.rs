@@ -228,20 +228,15 @@ impl Transport {
         begun: &mut Option<Begun>,
     ) -> Result<Reply, Error> {
         let request = prepared(request);
-        let result = match self.uses_proxy(&request)? {
-            false => {
+        let result = match self.proxies.find(&request.url)? {
+            None => {
                 let begun = begun.insert(Begun::default()).clone();
                 self.reply(self.hyper_client.send(request, begun)).await
             }
             // Boxed since the future is large; a proxy costs more than the allocation.
-            true => Box::pin(self.reply(self.reqwest_client.send(request))).await,
+            Some(proxy) => Box::pin(self.reply(self.reqwest_client.send(request, proxy))).await,
         };
         result.map_err(|error| not_begun(error, begun.as_ref()))
-    }
-
-    /// Fails with `Connect` if the proxy of the URL cannot be used.
-    fn uses_proxy(&self, request: &HttpRequest) -> Result<bool, Error> {
-        self.proxies.find(&request.url).map(|proxy| proxy.is_some())
     }
 
     /// Sends the request and reads the head of the response. The body is read completely, as
@@ -256,14 +251,14 @@ impl Transport {
     ) -> Result<(Reply, Option<ResponseBody>), Error> {
         let request = prepared(request);
         let mut begun = None;
-        let result = match self.uses_proxy(&request)? {
-            false => {
+        let result = match self.proxies.find(&request.url)? {
+            None => {
                 let begun = begun.insert(Begun::default()).clone();
                 let response = self.hyper_client.send(request, begun);
                 deadline.bound(self.opened(response, streams)).await
             }
-            true => {
-                let response = self.reqwest_client.send(request);
+            Some(proxy) => {
+                let response = self.reqwest_client.send(request, proxy);
                 deadline
                     .bound(Box::pin(self.opened(response, streams)))
                     .await

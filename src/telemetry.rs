@@ -53,15 +53,22 @@ pub struct Telemetry {
 impl Telemetry {
     /// Starts the log on standard error, and the traces if the environment has
     /// `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`. A panic is a line
-    /// of the log in its format, too.
+    /// of the log in its format, too. Traces that cannot be exported are a warning.
     pub fn start(log: &Settings) -> Result<Self, String> {
         let filter = LogFilter::parse(&log.level).map_err(|e| format!("log.level: {e}"))?;
-        let traces = traces::Exporter::from_env(&|name| std::env::var(name).ok())?;
+        // Traces are no reason not to serve.
+        let (traces, problem) = match traces::Exporter::from_env(&variable) {
+            Ok(traces) => (traces, None),
+            Err(problem) => (None, Some(problem)),
+        };
         tracing_subscriber::registry()
             .with(lines(log.json, LogWriter::stderr()).with_filter(filter.filter()))
             .with(traces.as_ref().map(traces::Exporter::layer))
             .try_init()
             .map_err(|e| format!("cannot start the log: {e}"))?;
+        if let Some(problem) = problem {
+            tracing::warn!("traces are not exported: {problem}");
+        }
         std::panic::set_hook(Box::new(|panic| {
             let place = panic.location().map(ToString::to_string);
             let payload = panic.payload();
@@ -89,6 +96,16 @@ pub fn is_logged(kind: LineKind) -> bool {
         log_writer::wake();
     }
     counted == Counted::Written
+}
+
+/// Returns why traces cannot be exported as the environment says; none if they can be, or are
+/// not to be.
+pub fn traces_problem() -> Option<String> {
+    traces::Settings::from_env(&variable).err()
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 /// Returns the layer that writes the lines of the log to standard error.

@@ -53,8 +53,8 @@ pub use self::settings::Settings;
 use crate::credentials::{self, Credential, Credentials};
 use crate::deadline::CutOff;
 use crate::downstream::{ClientKey, Downstream};
-use crate::error::{Error, Fault, HINT};
-use crate::http_client::retry_after::{self, is_rate_limit, rate_limit_wait};
+use crate::error::{Error, Fault, HINT, visible};
+use crate::http_client::retry_after::{is_rate_limit, rate_limit_wait};
 use crate::http_client::{HttpRequest, Transport};
 use crate::upstream::availability::Availability;
 pub use crate::upstream::availability::Health;
@@ -423,7 +423,9 @@ impl Upstream {
         let (error, not_processed) = match result {
             Ok(reply) if method.succeeded(reply.status) => {
                 self.credentials.observe(&reply.headers);
-                retry_after::observe(&reply.headers);
+                if let Some(longest) = context.retry_after {
+                    longest.observe(&reply.headers);
+                }
                 return Ok(reply);
             }
             Ok(reply) => {
@@ -699,6 +701,12 @@ impl Upstream {
             idempotency,
         };
         let mut fault = (self.family.fault)(&fault_context, reply);
+        // The log shows some of them.
+        for text in [&mut fault.message, &mut fault.reason] {
+            if let Cow::Owned(shown) = visible(text) {
+                *text = shown;
+            }
+        }
         let status = reply.status.as_u16();
         fault.not_processed |= (self.family.not_processed.iter())
             .any(|(one, text)| *one == status && fault.message.contains(text));
@@ -730,6 +738,11 @@ impl Upstream {
             fault.code = Code::FailedPrecondition;
             fault.is_unrelated = true;
             fault.metadata.retain(|(key, _)| *key != HINT);
+            fault.metadata.push((HINT, hint.to_owned()));
+        }
+        if status == 407 && fault.metadata.iter().all(|(key, _)| *key != HINT) {
+            let hint = "a proxy requires credentials: set HTTP_PROXY or HTTPS_PROXY of the gateway \
+                        to http://USER:PASSWORD@HOST:PORT";
             fault.metadata.push((HINT, hint.to_owned()));
         }
         // From a proxy: the upstream may have acted, or may still act. Clients retry

@@ -16,6 +16,7 @@ use crate::deadline::Deadline;
 use crate::downstream::Downstream;
 use crate::engine::health_check::{self, Shown};
 use crate::spelling::nearest;
+use crate::telemetry;
 use crate::upstream::{Upstream, Upstreams};
 
 /// Timeout of the login and the read of one upstream. All are checked at the same time.
@@ -70,14 +71,28 @@ pub(super) async fn run(
     config: Result<Config, Vec<Problem>>,
     options: &Options,
 ) -> Result<bool, Failure> {
-    let report = match config {
-        Ok(config) => check(&config, &options.upstream).await?,
+    // Its exit code is that of other invalid arguments.
+    let mut usage = None;
+    let mut report = match config {
+        Ok(config) => match check(&config, &options.upstream).await {
+            Err(Failure::Usage(problem)) if options.json => {
+                usage = Some(Failure::Usage(problem.clone()));
+                Report {
+                    problems: vec![problem.into()],
+                    ..Report::default()
+                }
+            }
+            report => report?,
+        },
         Err(problems) if options.json => Report {
             problems,
             ..Report::default()
         },
         Err(problems) => return Err(problems.into()),
     };
+    let traces = telemetry::traces_problem();
+    let traces = traces.map(|problem| format!("traces are not exported: {problem}"));
+    report.warnings.extend(traces.map(Problem::from));
     let text = match options.json {
         true => format!("{:#}\n", report.json()),
         false => report.text(),
@@ -87,7 +102,10 @@ pub(super) async fn run(
     let _ = stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush());
-    Ok(report.is_ok())
+    match usage {
+        Some(failure) => Err(failure),
+        None => Ok(report.is_ok()),
+    }
 }
 
 /// Checks what the configuration names; of the upstreams those with these names, or all.

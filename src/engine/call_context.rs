@@ -10,6 +10,7 @@ use crate::deadline::Deadline;
 use crate::downstream::Downstream;
 use crate::error::Error;
 use crate::http_client::ResponseBody;
+use crate::http_client::retry_after::LongestWait;
 use crate::upstream::{BodySlot, MethodProperties, RequestContext, Upstream};
 
 /// The context of one call.
@@ -21,6 +22,8 @@ pub struct CallContext<'a> {
     pub client: &'a Downstream,
     /// When the call must be complete.
     pub deadline: Deadline,
+    /// Of a poll: records when it is worth reading again.
+    pub(crate) retry_after: Option<&'a LongestWait>,
 }
 
 /// The context of a stream, which makes calls while it is open.
@@ -31,6 +34,8 @@ pub struct StreamContext {
     /// The client; of a shared poll loop, the one that started it: all of its clients
     /// have the same credentials.
     pub client: Downstream,
+    /// When it is worth reading again, by the calls of the stream.
+    pub(crate) retry_after: Arc<LongestWait>,
 }
 
 impl CallContext<'_> {
@@ -64,6 +69,7 @@ impl CallContext<'_> {
             client: self.client,
             deadline: self.deadline,
             body_slot: None,
+            retry_after: self.retry_after,
             is_probe: false,
         }
     }
@@ -186,6 +192,7 @@ impl CallContext<'_> {
         StreamContext {
             upstream: Arc::clone(self.upstream),
             client: self.client.clone(),
+            retry_after: Arc::default(),
         }
     }
 }
@@ -212,6 +219,7 @@ impl StreamContext {
             upstream: &self.upstream,
             client: &self.client,
             deadline,
+            retry_after: Some(&self.retry_after),
         }
     }
 }

@@ -112,6 +112,7 @@ pub async fn read(
         client,
         deadline,
         body_slot: None,
+        retry_after: None,
         is_probe: true,
     };
     let reply = upstream.probe_call(&context, &call).await?;
@@ -119,6 +120,7 @@ pub async fn read(
         upstream,
         client,
         deadline,
+        retry_after: None,
     };
     let effect = Idempotency::NoSideEffects;
     context

@@ -12,6 +12,7 @@
 //! - `BadRequest`: the invalid fields.
 //! - `LocalizedMessage`: if the upstream's message is in the client's language.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use tonic::{Code, Status};
@@ -39,7 +40,7 @@ pub(super) fn status(error: &Error, context: &StatusContext<'_>) -> Status {
     };
     let locale = fault.and_then(|fault| fault.locale.as_deref());
     let copies = if locale.is_some() { 2 } else { 1 };
-    let text = cut_text(&text(error, context), copies);
+    let text = cut_text(&visible(&text(error, context)), copies);
     let mut budget = ByteBudget::after(&text, copies);
     let mut details = ErrorDetails::new();
 
@@ -205,7 +206,7 @@ impl ByteBudget {
 
     /// Returns the value, truncated if necessary, and subtracts its size.
     fn value(&mut self, value: &str) -> String {
-        let value = cut(value, MAX_VALUE_BYTES.min(self.left));
+        let value = cut(&visible(value), MAX_VALUE_BYTES.min(self.left));
         self.left = self.left.saturating_sub(value.len() + 12);
         value
     }
@@ -222,6 +223,28 @@ fn cut_text(text: &str, copies: usize) -> String {
         }
     }
     text.to_owned()
+}
+
+/// Replaces characters that change how a terminal or a log shows the others: white space other
+/// than a blank by a blank, other control characters and those of bidirectional text by U+FFFD.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    let is_space = |c: char| matches!(c, '\t'..='\r' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let is_hidden = |c: char| {
+        c.is_control()
+            || matches!(c,
+                '\u{61c}' | '\u{200e}' | '\u{200f}'
+                | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    if !text.contains(|c| is_space(c) || is_hidden(c)) {
+        return Cow::Borrowed(text);
+    }
+    let text = text.replace("\r\n", " ");
+    let replaced = text.chars().map(|c| match c {
+        c if is_space(c) => ' ',
+        c if is_hidden(c) => '\u{fffd}',
+        c => c,
+    });
+    Cow::Owned(replaced.collect())
 }
 
 /// Truncates the text to about `max` bytes and appends how many are missing.

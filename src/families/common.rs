@@ -56,7 +56,7 @@ pub(crate) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         is_unrelated: false,
         credential_rejected: status == StatusCode::UNAUTHORIZED,
         fields: error.fields,
-        metadata: metadata([(HINT, redirect_hint(status))]),
+        metadata: metadata([(HINT, endpoint_hint(status))]),
         locale: None,
         in_success: false,
     }
@@ -77,12 +77,14 @@ pub(crate) fn error_status(body: &[u8], evidence: Evidence<'_>) -> Option<u16> {
 /// (`http-grpc-status-mapping.md`) is for broken servers, not for REST errors.
 pub(crate) fn code(context: &FaultContext<'_>, reply: &Reply) -> Code {
     match reply.status.as_u16() {
+        // No response that the request allows.
+        304 => Code::Internal,
         300..=399 => Code::FailedPrecondition,
         401 => Code::Unauthenticated,
         402 | 403 | 451 => Code::PermissionDenied,
         404 | 410 => Code::NotFound,
         405 | 501 => Code::Unimplemented,
-        407 | 412 | 423 | 424 | 428 => Code::FailedPrecondition,
+        407 | 412 | 421 | 423 | 424 | 426 | 428 => Code::FailedPrecondition,
         408 => Code::DeadlineExceeded,
         409 if context.rpc.starts_with("Create") => Code::AlreadyExists,
         409 => Code::Aborted,
@@ -112,6 +114,10 @@ pub(crate) fn not_processed(reply: &Reply) -> bool {
 /// Returns the message of a fault: the one found in the body, else one of the common error
 /// bodies, else the body's text. A redirect has a fixed message, since its body may name an internal host.
 pub(crate) fn fault_message(reply: &Reply, found: Option<String>) -> String {
+    if reply.status == StatusCode::NOT_MODIFIED {
+        return "the upstream responded 304 Not Modified to a request without a condition"
+            .to_owned();
+    }
     if reply.status.is_redirection() {
         return "the upstream redirects to another URL".to_owned();
     }
@@ -126,11 +132,18 @@ pub(crate) fn fault_message(reply: &Reply, found: Option<String>) -> String {
     }
 }
 
-/// Returns the hint for a redirect.
-pub(crate) fn redirect_hint(status: StatusCode) -> Option<String> {
-    status
-        .is_redirection()
-        .then(|| "not followed: check the endpoint in the gateway's configuration".to_owned())
+/// Returns the hint for a status that concerns the endpoint, and not the resource.
+pub(crate) fn endpoint_hint(status: StatusCode) -> Option<String> {
+    let hint = match status.as_u16() {
+        304 => "a cache in front of it is wrong",
+        300..=399 => "not followed: check the endpoint in the gateway's configuration",
+        421 => {
+            "the server does not serve this host: check the endpoint in the gateway's \
+             configuration, and the proxies in front of it"
+        }
+        _ => return None,
+    };
+    Some(hint.to_owned())
 }
 
 /// Returns the code of a `google.rpc.Status` in JSON, with or without `{"error": ...}`.
@@ -247,6 +260,7 @@ mod tests {
     fn http_status_decides_the_code() {
         for (status, want, transient) in [
             (302, Code::FailedPrecondition, false),
+            (304, Code::Internal, false),
             (400, Code::InvalidArgument, false),
             (401, Code::Unauthenticated, false),
             (403, Code::PermissionDenied, false),
@@ -258,6 +272,7 @@ mod tests {
             (412, Code::FailedPrecondition, false),
             (413, Code::ResourceExhausted, false),
             (418, Code::InvalidArgument, false),
+            (421, Code::FailedPrecondition, false),
             (422, Code::InvalidArgument, false),
             (429, Code::ResourceExhausted, true),
             (499, Code::Cancelled, false),
@@ -278,7 +293,7 @@ mod tests {
             assert_eq!(fault.reason, format!("HTTP_{status}"));
             assert_eq!(fault.credential_rejected, status == 401);
             assert_eq!(fault.not_processed, status == 429);
-            assert_eq!(fault.message.is_empty(), status != 302);
+            assert_eq!(fault.message.is_empty(), !(300..400).contains(&status));
         }
         let create = context("CreateX", Idempotency::NonIdempotent);
         assert_eq!(

@@ -7,6 +7,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde_json::Value;
 
 use crate::error::{cut, head};
+use crate::families::error_text;
 use drawbridge_transcoder::call::Reply;
 use drawbridge_transcoder::json::without_special_numbers;
 
@@ -20,13 +21,17 @@ const MAX_MESSAGE_BYTES: usize = 1024;
 /// beyond about 15 minutes.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(600);
 
-/// Parses the body as JSON, if it is an object or array and not too large. Invalid UTF-8 is
-/// replaced, so that the other members can be read.
+/// Parses the body as JSON, if it is an object or array and not too large, or as XML. Invalid
+/// UTF-8 is read as the charset of the content type or replaced, so that the other members can
+/// be read.
 pub(crate) fn json(reply: &Reply) -> Option<Value> {
     if reply.body.len() > MAX_JSON_BYTES {
         return None;
     }
-    let text = String::from_utf8_lossy(reply.text());
+    let text = error_text::text(reply, MAX_JSON_BYTES);
+    if text.starts_with('<') {
+        return error_text::xml(reply);
+    }
     let value = parse(text.as_bytes())?;
     (value.is_object() || value.is_array()).then_some(value)
 }
@@ -77,8 +82,10 @@ pub(crate) fn page_text(reply: &Reply) -> String {
     if let Some(name) = reply.wide_encoding() {
         return format!("the message is in {name}, which is not supported");
     }
-    let body = reply.text();
-    let text = String::from_utf8_lossy(&body[..body.len().min(MAX_PAGE_BYTES)]);
+    if let Some(what) = error_text::binary(reply) {
+        return what;
+    }
+    let text = error_text::text(reply, MAX_PAGE_BYTES);
     let trimmed = text.trim();
     // Truncated or unknown JSON is not for people.
     if trimmed == "null" || trimmed.starts_with(['{', '[']) {

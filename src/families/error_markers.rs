@@ -175,7 +175,7 @@ fn is_marked_in_context(body: &Value, evidence: Evidence<'_>) -> bool {
     let is_certain = matches!(evidence, Evidence::NotTheResource);
     let has_text = has(TEXTS);
     let failed = is_word("status", FAILURES) || is_word("result", FAILURES);
-    // A state, too: only where there is no resource.
+    // A state, too: only if the body cannot be the resource.
     let ended = is_certain && (is_word("status", &["failed"]) || is_word("result", &["failed"]));
     let names_error = |name: &str| word(name).is_some_and(names_error);
     let is_true = |name: &str| get(body, name) == Some(&Value::Bool(true));
@@ -347,7 +347,7 @@ fn normal(name: &str) -> &'static str {
 struct ErrorNames<'a>(Vec<(Cow<'a, str>, Name)>);
 
 impl ErrorNames<'_> {
-    /// Returns whether the members can show an error beside those that the response has: one
+    /// Returns whether the members can show an error next to those that the response has: one
     /// that says so is not a field of it, or, if the response has members that no error body
     /// has and none of these is there, one that explains it.
     fn shows(&self, members: &dyn Members) -> bool {

@@ -7,7 +7,7 @@ use crate::error::cut;
 use crate::families::error_body::message as clean;
 
 /// Members with an object that describes the error.
-const WRAPPERS: &[&str] = &["error", "fault", "err"];
+const WRAPPERS: &[&str] = &["error", "fault", "err", "value"];
 
 /// Members with the message, the most specific first: a text, or a list of texts.
 const MESSAGES: &[&str] = &[
@@ -15,6 +15,7 @@ const MESSAGES: &[&str] = &[
     "detail",
     "message",
     "errormessage",
+    "errorsummary",
     "errormessages",
     "errormsg",
     "faultstring",
@@ -38,6 +39,8 @@ const INNER: &str = "innererror";
 const FIELD_LISTS: &[&str] = &[
     "fieldviolations",
     "causes",
+    "errorcauses",
+    "@message.extendedinfo",
     "violations",
     "parameterviolations",
     "propertyviolations",
@@ -69,7 +72,7 @@ const FIELD_MAPS: &[&str] = &[
 ];
 
 /// Lists of invalid fields inside an item of [`FIELD_LISTS`].
-const NESTED_LISTS: &[&str] = &["fieldviolations", "causes"];
+const NESTED_LISTS: &[&str] = &["fieldviolations", "causes", "fields"];
 
 /// Members of an invalid field: where it is; a text or a path as a list.
 const FIELDS: &[&str] = &[
@@ -88,6 +91,8 @@ const FIELDS: &[&str] = &[
     "location",
     "name",
     "key",
+    "context",
+    "relatedproperties",
 ];
 
 /// Members of an invalid field: what is wrong with it.
@@ -97,6 +102,8 @@ const PROBLEMS: &[&str] = &[
     "message",
     "msg",
     "errormessage",
+    "errorsummary",
+    "messages",
     "reason",
     "detail",
     "title",
@@ -164,6 +171,15 @@ pub(crate) fn read(body: &Value) -> ErrorBody {
         }
     }
     let mut message = first_text(&nodes, MESSAGES);
+    let mut reason = reason(&nodes);
+    // CouchDB: the error is a word, and the reason a text.
+    let word = nodes.iter().find_map(|node| id(get(node, "error")?));
+    if word.is_some()
+        && message == word
+        && let Some(text) = first_text(&nodes, &["reason"])
+    {
+        (message, reason) = (Some(text), word);
+    }
     if message.is_none() && found.fields.is_empty() && is_map_of_lists(body, MAX_DEPTH) {
         found.collect(body, "", false, MAX_DEPTH);
     }
@@ -196,7 +212,7 @@ pub(crate) fn read(body: &Value) -> ErrorBody {
     let message = message.or_else(|| first_text(&nodes, &["reason"]));
     ErrorBody {
         message: message.or_else(of_fields),
-        reason: reason(&nodes),
+        reason,
         request_id: nodes
             .iter()
             .find_map(|node| REQUEST_IDS.iter().find_map(|name| id(get(node, name)?))),
@@ -222,7 +238,11 @@ fn nodes(body: &Value) -> Vec<&Value> {
     if let Value::Object(members) = body
         && members.len() == 1
     {
-        nodes.extend(members.values().filter(|value| value.is_object()));
+        for inner in members.values().filter(|value| value.is_object()) {
+            let wrapped = WRAPPERS.iter().filter_map(|name| get(inner, name));
+            nodes.extend(wrapped.filter(|value| value.is_object()));
+            nodes.push(inner);
+        }
     }
     let first = get(body, "errors").or_else(|| get(body, "error"));
     nodes.extend(
@@ -261,7 +281,7 @@ fn is_type(text: &str) -> bool {
     let is_of_http = ["tools.ietf.org/", "rfc-editor.org/", "httpstatuses."]
         .iter()
         .any(|host| text.contains(host));
-    text != "about:blank" && !is_of_http
+    !matches!(text, "about:blank" | "error") && !is_of_http
 }
 
 /// Returns the reason of `google.rpc.ErrorInfo`.
@@ -312,6 +332,12 @@ fn first_text(nodes: &[&Value], names: &[&str]) -> Option<String> {
 /// Returns a text, or the joined texts of a list that has nothing else.
 fn texts(value: &Value) -> Option<String> {
     match value {
+        // Ironic: the error as JSON in a text.
+        Value::String(text) if text.trim_start().starts_with('{') => {
+            let inner: Option<Value> = serde_json::from_str(text).ok();
+            let inner = inner.and_then(|inner| first_text(&[&inner], &["faultstring", "message"]));
+            inner.or_else(|| Some(clean(text)))
+        }
         Value::String(text) => Some(clean(text)).filter(|text| !text.is_empty()),
         Value::Array(items) => {
             let texts: Option<Vec<&str>> = items.iter().map(Value::as_str).collect();
@@ -370,7 +396,7 @@ impl Found {
         match value {
             Value::Array(items) => items.iter().for_each(|item| self.item(item, prefix, depth)),
             Value::Object(members) => {
-                let nested = NESTED_LISTS.iter().find_map(|name| get(value, name));
+                let nested = nested_list(value);
                 match nested {
                     Some(list) => self.collect(list, prefix, plain, depth - 1),
                     // The error itself, and no map of fields.
@@ -387,7 +413,7 @@ impl Found {
 
     /// Reads one of a list of errors.
     fn item(&mut self, item: &Value, prefix: &str, depth: usize) {
-        if let Some(list) = NESTED_LISTS.iter().find_map(|name| get(item, name)) {
+        if let Some(list) = nested_list(item) {
             return self.collect(list, prefix, false, depth - 1);
         }
         // Other details of a `google.rpc.Status`.
@@ -406,7 +432,10 @@ impl Found {
             (Some(field), problem) => {
                 self.field(
                     join(prefix, &field),
-                    problem.unwrap_or_else(|| "invalid".into()),
+                    // GitHub: `missing_field`.
+                    problem
+                        .or_else(|| id(get(item, "code")?))
+                        .unwrap_or_else(|| "invalid".into()),
                 );
             }
             (None, Some(problem)) => self.texts.push(problem),
@@ -453,6 +482,15 @@ impl Found {
             self.fields.push((clean(&field), problem));
         }
     }
+}
+
+/// Returns the list of invalid fields inside an item.
+fn nested_list(value: &Value) -> Option<&Value> {
+    let mut lists = NESTED_LISTS.iter().filter_map(|name| get(value, name));
+    lists.find(|list| {
+        let items = list.as_array();
+        items.is_some_and(|items| items.first().is_some_and(Value::is_object))
+    })
 }
 
 /// Returns the path of a field: a text, or a list like `["body", "items", 0, "name"]`.

@@ -45,22 +45,30 @@ impl ReqwestClient {
 
     /// Sends the request and reads the head of the response. Fails with `Connect`
     /// or `Certificate` if nothing was sent, else with `NoResponse`.
-    pub async fn send(&self, request: HttpRequest) -> Result<Response<DecodedBody<Body>>, Error> {
+    pub async fn send(
+        &self,
+        request: HttpRequest,
+        proxy: &Url,
+    ) -> Result<Response<DecodedBody<Body>>, Error> {
         let mut outgoing = reqwest::Request::new(request.verb, request.url);
         *outgoing.headers_mut() = request.headers;
         *outgoing.body_mut() = request.body.map(Into::into);
-        let response = self.0.execute(outgoing).await.map_err(failure)?;
+        let response = self.0.execute(outgoing).await;
+        let response = response.map_err(|error| failure(error, proxy))?;
         Ok(content_encoding::decode(response.into()))
     }
 }
 
-fn failure(error: reqwest::Error) -> Error {
+/// Returns the error of a request through this proxy, named without user and password.
+fn failure(error: reqwest::Error, proxy: &Url) -> Error {
     // Fails before connecting, on a URL that hyper cannot parse.
     if error.is_builder() {
         Error::Connect("the URL is invalid".into())
     } else if error.is_connect() {
         let origin = error.url().map(|url| url.origin().ascii_serialization());
-        connect_error(&origin.unwrap_or_default(), &error)
+        let proxy = proxy.origin().ascii_serialization();
+        let way = format!("{} through the proxy {proxy}", origin.unwrap_or_default());
+        connect_error(&way, &error)
     } else {
         exchange_error(&error)
     }

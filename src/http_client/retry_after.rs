@@ -1,8 +1,7 @@
 //! When to send again: `Retry-After`, and the headers of rate limits. Nothing here fails: a
 //! header that cannot be parsed is ignored.
 
-use std::cell::Cell;
-use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, StatusCode, header};
@@ -43,38 +42,50 @@ pub(crate) fn rate_limit_wait(reply: &Reply, now: SystemTime) -> Duration {
     retry_after(reply, now).unwrap_or(DEFAULT_RATE_LIMIT_WAIT)
 }
 
-tokio::task_local! {
-    /// The longest `Retry-After` of the successful replies that the task has read.
-    static OBSERVED: Cell<Duration>;
-}
+/// The longest `Retry-After` of successful replies: an API may say with a resource when it is
+/// worth reading it again.
+#[derive(Debug, Default)]
+pub(crate) struct LongestWait(AtomicU64);
 
-/// Runs a poll, and returns the longest `Retry-After` of its successful replies: an API may
-/// say with a resource when it is worth reading it again.
-pub(crate) async fn observing<T>(poll: impl Future<Output = T>) -> (T, Duration) {
-    let poll = async {
-        let output = poll.await;
-        (output, OBSERVED.with(Cell::get))
-    };
-    OBSERVED.scope(Cell::default(), poll).await
-}
+impl LongestWait {
+    /// Records the `Retry-After` of a reply.
+    pub(crate) fn observe(&self, headers: &HeaderMap) {
+        if let Some(wait) = retry_after_header(headers, SystemTime::now()) {
+            self.0.fetch_max(wait.as_millis() as u64, Relaxed);
+        }
+    }
 
-/// Records the `Retry-After` of a successful reply, if a poll has read it.
-pub(crate) fn observe(headers: &HeaderMap) {
-    if let Some(wait) = retry_after_header(headers, SystemTime::now()) {
-        let _ = OBSERVED.try_with(|longest| longest.set(longest.get().max(wait)));
+    /// Returns the longest wait since the last call; zero if there was none.
+    pub(crate) fn take(&self) -> Duration {
+        Duration::from_millis(self.0.swap(0, Relaxed))
     }
 }
 
+/// Headers with milliseconds, which are more exact than `Retry-After` next to them. Sources:
+/// Azure SDK for .NET, `DelayStrategy`; OpenAI's Python library, `_parse_retry_after_header`.
+const MILLISECONDS: [&str; 2] = ["retry-after-ms", "x-ms-retry-after-ms"];
+
 /// Parses `Retry-After`: seconds, also with a fraction, or an HTTP date relative to `now`.
-/// A number that is too large means a day, a negative one no wait; the longest of several
-/// values counts. Source: RFC 9110, section 10.2.3.
+/// A number that is too large means a day; a negative one and a date in the past are invalid,
+/// since "at once" is what no server means with them. The longest of several values counts.
+/// Source: RFC 9110, section 10.2.3.
 pub(crate) fn retry_after_header(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let millis = MILLISECONDS.iter().find_map(|name| {
+        let millis = number(headers.get(*name)?.to_str().ok()?)?;
+        (millis >= 0.0).then(|| bounded(millis / 1_000.0))
+    });
+    if millis.is_some() {
+        return millis;
+    }
     headers
         .get_all(header::RETRY_AFTER)
         .iter()
         .filter_map(|value| {
             let text = value.to_str().ok()?.trim();
-            number(text).map(bounded).or_else(|| date(text, now))
+            match number(text) {
+                Some(secs) => (secs >= 0.0).then(|| bounded(secs)),
+                None => date(text, now).filter(|wait| !wait.is_zero()),
+            }
         })
         .max()
 }
@@ -96,9 +107,14 @@ fn is_exhausted(headers: &HeaderMap) -> bool {
 }
 
 /// Whether the header has the rest of a limit: `RateLimit-Remaining`,
-/// `X-RateLimit-Remaining`, `X-Rate-Limit-Remaining`, `X-RateLimit-Remaining-Minute`.
+/// `X-RateLimit-Remaining`, `X-Rate-Limit-Remaining`, `X-RateLimit-Remaining-Minute`,
+/// `Anthropic-RateLimit-Requests-Remaining`.
 fn is_remaining(name: &str) -> bool {
-    name.contains("ratelimit-remaining") || name.contains("rate-limit-remaining")
+    is_of_limit(name) && name.contains("remaining")
+}
+
+fn is_of_limit(name: &str) -> bool {
+    name.contains("ratelimit") || name.contains("rate-limit")
 }
 
 /// Returns when an exhausted rate limit is reset; the last one if there are several.
@@ -106,23 +122,74 @@ fn rate_limit_reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     if !is_exhausted(headers) {
         return None;
     }
-    let resets = headers.iter().filter_map(|(name, value)| {
-        let text = value.to_str().ok()?.trim();
-        let name = name.as_str();
-        if name == "ratelimit" {
-            let resets = parameters(text).filter(|(key, _)| matches!(*key, "reset" | "t"));
-            return resets.map(|(_, secs)| since(secs, now)).max();
-        }
-        // `RateLimit-Reset`, `X-RateLimit-Reset`, `X-Rate-Limit-Reset`,
-        // `X-RateLimit-Reset-After`.
-        let is_reset = name.contains("ratelimit-reset") || name.contains("rate-limit-reset");
-        is_reset.then(|| {
-            number(text)
-                .map(|secs| since(secs, now))
-                .or_else(|| date(text, now))
-        })?
+    // `X-RateLimit-Remaining-Requests: 0` is that of `X-RateLimit-Reset-Requests`.
+    let of_exhausted = headers.iter().filter_map(|(name, value)| {
+        let is_exhausted = is_remaining(name.as_str()) && number(value.to_str().ok()?) == Some(0.0);
+        let reset = name.as_str().replacen("remaining", "reset", 1);
+        let value = headers.get(&*reset).filter(|_| is_exhausted)?;
+        reset_of(&reset, value.to_str().ok()?.trim(), now)
     });
-    resets.max()
+    let all = headers
+        .iter()
+        .filter_map(|(name, value)| reset_of(name.as_str(), value.to_str().ok()?.trim(), now));
+    of_exhausted.max().or_else(|| all.max())
+}
+
+/// Returns the time until the reset that a header names.
+fn reset_of(name: &str, text: &str, now: SystemTime) -> Option<Duration> {
+    if name == "ratelimit" {
+        let resets = parameters(text).filter(|(key, _)| matches!(*key, "reset" | "t"));
+        return resets.map(|(_, secs)| since(secs, now)).max();
+    }
+    // `RateLimit-Reset`, `X-RateLimit-Reset`, `X-Rate-Limit-Reset`, `X-RateLimit-Reset-After`,
+    // `X-Rate-Limit-Retry-After-Seconds`.
+    let is_reset = is_of_limit(name) && (name.contains("reset") || name.contains("retry-after"));
+    if !is_reset {
+        return None;
+    }
+    number(text)
+        .map(|secs| since(secs, now))
+        .or_else(|| date(text, now))
+        .or_else(|| timestamp(text, now))
+        .or_else(|| duration(text))
+}
+
+/// Parses a time like `2026-11-30T12:00:00Z`.
+fn timestamp(text: &str, now: SystemTime) -> Option<Duration> {
+    let at: prost_types::Timestamp = text.parse().ok()?;
+    let at = SystemTime::try_from(at).ok()?;
+    Some(
+        at.duration_since(now)
+            .unwrap_or_default()
+            .min(MAX_RETRY_AFTER),
+    )
+}
+
+/// Parses a duration as Go writes it: `6m0s`, `1.5s`, `20ms`. Source: `time.Duration.String`.
+fn duration(text: &str) -> Option<Duration> {
+    let mut secs = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (amount, after) = rest.split_at(digits);
+        let amount: f64 = amount.parse().ok()?;
+        let end = after
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(after.len());
+        let (unit, after) = after.split_at(end);
+        secs += amount
+            * match unit {
+                "h" => 3_600.0,
+                "m" => 60.0,
+                "s" => 1.0,
+                "ms" => 1e-3,
+                "us" | "µs" => 1e-6,
+                "ns" => 1e-9,
+                _ => return None,
+            };
+        rest = after;
+    }
+    (!text.is_empty()).then(|| bounded(secs))
 }
 
 /// Returns the wait until a reset, which is a number of seconds or a Unix time.
@@ -201,18 +268,18 @@ mod tests {
             ("0.25", Some(250)),
             ("\"3\"", Some(3_000)),
             ("5, 10", Some(5_000)),
-            ("-1", Some(0)),
-            ("-1.5", Some(0)),
+            ("-1", None),
+            ("-1.5", None),
             ("99999999999", Some(86_400_000)),
             ("99999999999999999999", Some(86_400_000)),
             ("99999999999999999999.9", Some(86_400_000)),
             ("Sun, 06 Nov 1994 08:49:37 GMT", Some(7_000)),
             (" Sunday, 06-Nov-94 08:49:37 GMT ", Some(7_000)),
             ("Sun Nov  6 08:49:37 1994", Some(7_000)),
-            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
-            ("Sunday, 06-Nov-94 08:00:00 GMT", Some(0)),
-            ("Sun Nov  6 08:00:00 1994", Some(0)),
-            ("Thu, 01 Jan 1970 00:00:00 GMT", Some(0)),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", None),
+            ("Sunday, 06-Nov-94 08:00:00 GMT", None),
+            ("Sun Nov  6 08:00:00 1994", None),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", None),
             ("Fri, 31 Dec 9999 23:59:59 GMT", Some(86_400_000)),
             ("Sat, 06 Nov 2094 08:00:00 GMT", Some(86_400_000)),
             ("", None),
@@ -226,7 +293,7 @@ mod tests {
             ("0.0000000000000000001", Some(0)),
             ("5.", Some(5_000)),
             ("18446744073709551616", Some(86_400_000)),
-            ("-99999999999999999999", Some(0)),
+            ("-99999999999999999999", None),
             // Times that do not exist, and other formats than those of HTTP.
             ("Sun, 32 Nov 1994 08:49:37 GMT", None),
             ("Sun, 06 Nov 1994 25:49:37 GMT", None),
@@ -265,6 +332,25 @@ mod tests {
             let headers: Vec<_> = values.iter().map(|text| ("retry-after", *text)).collect();
             let wait = retry_after(&reply(503, &headers), now());
             assert_eq!(wait, want.map(Duration::from_secs), "{values:?}");
+        }
+        for (headers, want) in [
+            (&[("retry-after-ms", "1500")][..], Some(1_500)),
+            (
+                &[("retry-after", "2"), ("retry-after-ms", "1500")],
+                Some(1_500),
+            ),
+            (&[("x-ms-retry-after-ms", "20")], Some(20)),
+            (
+                &[("retry-after", "2"), ("retry-after-ms", "soon")],
+                Some(2_000),
+            ),
+            (
+                &[("retry-after", "2"), ("retry-after-ms", "-5")],
+                Some(2_000),
+            ),
+        ] {
+            let wait = retry_after(&reply(503, headers), now());
+            assert_eq!(wait, want.map(Duration::from_millis), "{headers:?}");
         }
         // A clock before 1970.
         let early = UNIX_EPOCH - Duration::from_secs(10);
@@ -312,6 +398,44 @@ mod tests {
             (
                 &[("ratelimit-remaining", "0"), ("ratelimit-reset", "50")],
                 Some(50),
+            ),
+            // OpenAI's: of two limits, only that which is exhausted counts.
+            (
+                &[
+                    ("x-ratelimit-remaining-requests", "0"),
+                    ("x-ratelimit-reset-requests", "1m30s"),
+                    ("x-ratelimit-remaining-tokens", "5"),
+                    ("x-ratelimit-reset-tokens", "6m0s"),
+                ],
+                Some(90),
+            ),
+            (
+                &[
+                    ("x-ratelimit-remaining", "0"),
+                    ("x-ratelimit-reset", "2000ms"),
+                ],
+                Some(2),
+            ),
+            (
+                &[
+                    ("x-ratelimit-remaining", "0"),
+                    ("x-ratelimit-reset", "9 apples"),
+                ],
+                Some(60),
+            ),
+            (
+                &[
+                    ("anthropic-ratelimit-requests-remaining", "0"),
+                    ("anthropic-ratelimit-requests-reset", "1994-11-06T08:49:37Z"),
+                ],
+                Some(7),
+            ),
+            (
+                &[
+                    ("x-rate-limit-remaining", "0"),
+                    ("x-rate-limit-retry-after-seconds", "13"),
+                ],
+                Some(13),
             ),
             (&[("ratelimit", "limit=100, remaining=0, reset=7")], Some(7)),
             (&[("ratelimit", "\"default\";r=0;t=8")], Some(8)),

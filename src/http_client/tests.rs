@@ -471,6 +471,18 @@ async fn chunked_bodies_acquire_buffer_space() {
 }
 
 #[tokio::test]
+async fn error_names_the_proxy_without_its_password() {
+    let unused = unused_address();
+    let proxies = proxies(&[("HTTP_PROXY", &format!("http://user:s3cret@{unused}"))]);
+    let transport = Transport::with_proxies(&settings(), Arc::new(proxies)).unwrap();
+    let url = "http://api.test/v1?key=s3cret".parse().unwrap();
+    let error = transport.exchange(get(url)).await.unwrap_err().to_string();
+    let want = format!("http://api.test through the proxy http://{unused}: ");
+    assert!(error.contains(&want), "{error}");
+    assert!(!error.contains("s3cret"), "{error}");
+}
+
+#[tokio::test]
 async fn excluded_proxy_gets_nothing() {
     let reply = || TestResponse::Keep(reply(200, &[], "{}"));
     let mut proxy = TestServer::start([reply(), reply()]).await;

@@ -351,6 +351,7 @@ impl Dispatcher {
             upstream,
             client: &info.client,
             deadline,
+            retry_after: None,
         };
         let mut resolved = self.names.resolve(context, method, request).await?;
         loop {
@@ -421,6 +422,7 @@ impl Dispatcher {
             upstream,
             client: &info.client,
             deadline,
+            retry_after: None,
         };
         let reply = context.call(method, &file.call).await?;
         Ok(UnaryResponse {
@@ -497,6 +499,7 @@ impl Dispatcher {
             upstream,
             client: &info.client,
             deadline: opening_deadline,
+            retry_after: None,
         };
         let mut resolved = self.names.resolve(context, method, request).await?;
         loop {

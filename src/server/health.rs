@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tonic_health::ServingStatus;
 
 use super::health_service::HealthRegistry;
+use crate::credentials::Settings;
 use crate::deadline::Deadline;
 use crate::engine::health_check;
 use crate::error::Error;
@@ -85,6 +86,8 @@ struct Probes {
     upstream: Arc<Upstream>,
     check: Option<Arc<Method>>,
     interval: Duration,
+    /// Whether an upstream without credentials has responded to the read of its family.
+    is_verified: bool,
     /// Consecutive rejections of the credentials.
     rejections: u32,
     /// When the credentials may be checked again.
@@ -97,6 +100,7 @@ impl Probes {
             upstream,
             check,
             interval,
+            is_verified: false,
             rejections: 0,
             next_check: Instant::now(),
         }
@@ -169,11 +173,15 @@ impl Probes {
     /// whether it did.
     async fn verify(&mut self, again: bool) -> bool {
         let upstream = &self.upstream;
-        let known = upstream.accepts_credentials() == Health::Healthy;
-        if !upstream.settings.auth.is_held() || (known && !again) {
+        let auth = &upstream.settings.auth;
+        let known = upstream.accepts_credentials() == Health::Healthy
+            && (auth.is_held() || self.is_verified);
+        // Of passthrough, only clients have credentials.
+        if matches!(auth, Settings::Passthrough) || (known && !again) {
             return false;
         }
         let Some(method) = &self.check else {
+            self.is_verified = true;
             upstream.record_unverified();
             return false;
         };
@@ -184,11 +192,13 @@ impl Probes {
         let reason = |error: &Error| health_check::explain(upstream, Some(method), error);
         match &result {
             Ok(()) => {
+                self.is_verified = true;
                 self.rejections = 0;
                 upstream.record_probe(Ok(()), String::new);
             }
             Err(error) => {
                 let rejected = matches!(error, Error::Upstream(f) if f.credential_rejected);
+                self.is_verified |= !rejected && !error.is_transient();
                 if rejected {
                     self.next_check = Instant::now() + self.backoff();
                 } else if !known && !error.is_transient() && !is_of_login(error) {

@@ -92,7 +92,14 @@ impl Upstreams {
     /// default: the one with `is_default`, or the only one. Fails with `UnknownUpstream` or
     /// `NotConfigured` and the existing names.
     pub fn select(&self, family: &str, metadata: &HeaderMap) -> Result<&Arc<Upstream>, Error> {
-        let found = match metadata.get(UPSTREAM_KEY) {
+        let mut named = metadata.get_all(UPSTREAM_KEY).iter();
+        let first = named.next();
+        if named.next().is_some() {
+            return Err(Error::UnknownUpstream(format!(
+                "metadata `{UPSTREAM_KEY}` is given more than once: name one upstream"
+            )));
+        }
+        let found = match first {
             Some(name) => self
                 .of(family)
                 .find(|u| u.settings.name.as_bytes() == name.as_bytes()),
@@ -225,6 +232,18 @@ mod tests {
         defaults.retain(|upstream| upstreams.is_default(upstream));
         let defaults: Vec<_> = defaults.iter().map(|u| &*u.settings.name).collect();
         assert_eq!(defaults, ["two", "alone"]);
+    }
+
+    #[test]
+    fn repeated_name_is_rejected() {
+        let upstreams = upstreams(&[("one", "heat", false), ("two", "heat", true)]).unwrap();
+        let mut metadata = HeaderMap::new();
+        metadata.append(UPSTREAM_KEY, HeaderValue::from_static("one"));
+        assert!(upstreams.select("heat", &metadata).is_ok());
+        metadata.append(UPSTREAM_KEY, HeaderValue::from_static("two"));
+        let error = upstreams.select("heat", &metadata).unwrap_err();
+        assert_eq!(error.code(), tonic::Code::InvalidArgument);
+        assert!(error.to_string().contains("more than once"), "{error}");
     }
 
     #[test]

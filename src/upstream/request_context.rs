@@ -8,6 +8,7 @@ use http::StatusCode;
 use crate::deadline::Deadline;
 use crate::downstream::Downstream;
 use crate::http_client::ResponseBody;
+use crate::http_client::retry_after::LongestWait;
 
 /// Where the body of a success is left, to be read as it arrives.
 pub type BodySlot = Mutex<Option<ResponseBody>>;
@@ -27,6 +28,8 @@ pub struct RequestContext<'a> {
     pub deadline: Deadline,
     /// None: the body is read completely.
     pub body_slot: Option<&'a BodySlot>,
+    /// Where the `Retry-After` of a success is recorded, for those that read again.
+    pub(crate) retry_after: Option<&'a LongestWait>,
     /// Whether it is a health check, which does not count for the circuit breaker.
     pub is_probe: bool,
 }

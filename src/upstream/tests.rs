@@ -123,6 +123,7 @@ fn context(client: &Downstream, timeout_secs: u64) -> RequestContext<'_> {
         client,
         deadline: Deadline::after(Duration::from_secs(timeout_secs)),
         body_slot: None,
+        retry_after: None,
         is_probe: false,
     }
 }

@@ -38,7 +38,9 @@ impl Key {
         context: &StreamContext,
         discriminator: Vec<u8>,
     ) -> Self {
-        let StreamContext { upstream, client } = context;
+        let StreamContext {
+            upstream, client, ..
+        } = context;
         Self {
             upstream: upstream.settings.name.as_str().into(),
             operation: method.path[1..].into(),

@@ -14,8 +14,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::Future;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -29,7 +29,6 @@ use super::{Loops, Registry};
 use crate::deadline::Deadline;
 use crate::engine::stream_limiter::{StreamPermit, limit_reached};
 use crate::error::Error;
-use crate::http_client::retry_after;
 
 /// The running loops of one kind.
 pub(super) type LoopMap<S> = HashMap<Arc<Key>, Arc<SharedLoop<S>>>;
@@ -55,6 +54,9 @@ pub(super) trait LoopSource: Sized + Send + Sync + 'static {
         cursor: &mut Self::Cursor,
         round: Round,
     ) -> impl Future<Output = Result<Polled<Self>, Error>> + Send;
+
+    /// Returns the longest `Retry-After` of the successful reads since the last call.
+    fn take_retry_after(&self) -> Duration;
 
     /// Whether the state is the last one, for subscribers that follow or for those
     /// that do not.
@@ -525,7 +527,6 @@ impl Registry {
                     key: Arc::clone(key),
                     shared: Arc::clone(&shared),
                     end: None,
-                    retry_after: Mutex::default(),
                 });
                 (shared, published)
             }
@@ -604,8 +605,6 @@ pub(super) struct LoopTask<S: LoopSource> {
     key: Arc<Key>,
     pub(super) shared: Arc<SharedLoop<S>>,
     end: Option<End>,
-    /// The longest `Retry-After` of the reads of this round that succeeded.
-    retry_after: Mutex<Duration>,
 }
 
 impl<S: LoopSource> Drop for LoopTask<S> {
@@ -656,18 +655,7 @@ impl<S: LoopSource> LoopTask<S> {
         read: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         self.registry.polls.fetch_add(1, Ordering::Relaxed);
-        let read = Deadline::after(POLL_TIMEOUT).bound(read);
-        let (result, retry_after) = retry_after::observing(read).await;
-        let mut longest = self.retry_after();
-        *longest = longest.max(retry_after);
-        drop(longest);
-        result?
-    }
-
-    fn retry_after(&self) -> MutexGuard<'_, Duration> {
-        self.retry_after
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        Deadline::after(POLL_TIMEOUT).bound(read).await?
     }
 
     async fn poll_to_end(&self) -> End {
@@ -686,7 +674,7 @@ impl<S: LoopSource> LoopTask<S> {
         loop {
             let round = shared.begin_round();
             let polled = S::poll(self, &mut cursor, round).await;
-            let retry_after = std::mem::take(&mut *self.retry_after());
+            let retry_after = source.take_retry_after();
             backoff.set_min(retry_after);
             let pause = match polled {
                 Ok(Polled::Ended(end)) => return end,

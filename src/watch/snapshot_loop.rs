@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -43,6 +44,10 @@ impl LoopSource for SnapshotLoop {
 
     fn map(loops: &mut Loops) -> &mut LoopMap<Self> {
         &mut loops.snapshots
+    }
+
+    fn take_retry_after(&self) -> Duration {
+        self.source.take_retry_after()
     }
 
     fn intervals(&self) -> Intervals {

@@ -50,6 +50,8 @@ pub(super) trait SnapshotSource: Send + Sync + 'static {
     fn rules(&self) -> PollRules;
     /// Reads once. For a single resource the result has exactly one item.
     fn read(&self) -> ReadFuture<'_>;
+    /// Returns the longest `Retry-After` of the successful reads since the last call.
+    fn take_retry_after(&self) -> Duration;
     /// Encodes a message of the stream.
     fn message(&self, event: &WatchEvent, item: Option<&Item>) -> Bytes;
     /// Whether two items with different bytes have equal contents.
@@ -159,6 +161,10 @@ impl SnapshotSource for RestSnapshotSource {
         } else {
             Box::pin(self.read_object())
         }
+    }
+
+    fn take_retry_after(&self) -> Duration {
+        self.context.retry_after.take()
     }
 
     fn message(&self, event: &WatchEvent, item: Option<&Item>) -> Bytes {

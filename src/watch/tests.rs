@@ -20,7 +20,7 @@ use super::source::{PollRules, ReadFuture, SnapshotRead};
 use super::*;
 use crate::credentials::CredentialId;
 use crate::error::Fault;
-use crate::http_client::retry_after;
+use crate::http_client::retry_after::LongestWait;
 use drawbridge_transcoder::api::drawbridge::v1::{
     Outcome as SentOutcome, WatchEvent, WatchEventType,
 };
@@ -35,6 +35,7 @@ struct ScriptedSource {
     script: Mutex<Script>,
     polls: Mutex<Vec<Instant>>,
     encoded: AtomicUsize,
+    retry_after: LongestWait,
 }
 
 #[derive(Clone)]
@@ -84,7 +85,8 @@ impl SnapshotSource for ScriptedSource {
                 Script::RetryAfter(value, items) => {
                     let name = http::header::RETRY_AFTER;
                     let value = http::HeaderValue::from_static(value);
-                    retry_after::observe(&http::HeaderMap::from_iter([(name, value)]));
+                    self.retry_after
+                        .observe(&http::HeaderMap::from_iter([(name, value)]));
                     items
                 }
                 Script::Panics => panic!("as scripted"),
@@ -94,6 +96,10 @@ impl SnapshotSource for ScriptedSource {
             }
             Ok(SnapshotRead::Items(items))
         })
+    }
+
+    fn take_retry_after(&self) -> Duration {
+        self.retry_after.take()
     }
 
     fn message(&self, event: &WatchEvent, item: Option<&Item>) -> Bytes {
@@ -149,6 +155,7 @@ impl ScriptedSource {
             script: Mutex::new(Script::Items(self::items(items))),
             polls: Mutex::default(),
             encoded: AtomicUsize::new(0),
+            retry_after: LongestWait::default(),
         })
     }
 

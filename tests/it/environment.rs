@@ -159,6 +159,27 @@ async fn spans_are_exported_with_the_clients_trace() {
     tokio::time::timeout(patience, found).await.expect("spans");
 }
 
+/// Traces are no reason not to serve.
+#[tokio::test(flavor = "multi_thread")]
+async fn invalid_collector_is_a_warning() {
+    for (variable, value, want) in [
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "nonsense",
+            Some("traces are not exported: OTEL_EXPORTER_OTLP_ENDPOINT is not the URL of a"),
+        ),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1", None),
+    ] {
+        let upstream = deployment().await;
+        let process = Process::start(&heat(&upstream.url()), &[(variable, value)]);
+        get(&process, &[]).await;
+        let log = process.stop();
+        let found = log.contains("traces are not exported");
+        assert_eq!(found, want.is_some(), "{log}");
+        assert!(log.contains(want.unwrap_or_default()), "{log}");
+    }
+}
+
 /// The level `debug` is that of the gateway's own events; a directive names dependencies.
 #[tokio::test(flavor = "multi_thread")]
 async fn debug_logs_the_events_of_the_gateway_only() {

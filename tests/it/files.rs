@@ -494,7 +494,7 @@ async fn endless_json_flows_from_its_first_object() {
     assert_eq!(status.code(), Code::Internal);
     assert!(status.message().contains("no disk"), "{status:?}");
 
-    // What is no error after the limit is passed on.
+    // A body that shows no error up to the limit is passed on.
     let mut upstream = Growing::start(&encoded, TEST_TIMEOUT).await;
     let long = format!("{{\"error\":\"{}", "x".repeat(70_000));
     let (stream, ()) = tokio::join!(upstream.open(&[]), upstream.send(long.clone()));

@@ -155,7 +155,17 @@ async fn wrong_credentials_show_before_the_first_call() {
         ("accepted password", "basic", 0, None, 200, 1, None),
         ("rejected password", "basic", 0, None, 401, 0, None),
         ("own credentials", "passthrough", 0, None, 401, 1, None),
-        ("no credentials", "none", 0, None, 401, 1, None),
+        ("no credentials", "none", 0, None, 401, 0, None),
+        ("none needed", "none", 0, None, 200, 1, None),
+        (
+            "none needed, and no such path",
+            "none",
+            0,
+            None,
+            404,
+            1,
+            None,
+        ),
         ("a proxy without a backend", "basic", 0, None, 502, 0, None),
     ] {
         let cloud = cloud(login, catalog, read).await;

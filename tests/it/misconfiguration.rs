@@ -320,6 +320,17 @@ fn cases() -> Vec<Case> {
             )
         },
         Case {
+            arguments: &["check", "--json", "--upstream", "nort"],
+            code: 2,
+            ..case(
+                "an upstream that does not exist, in JSON",
+                heat(""),
+                &[
+                    "\"problem\": \"no upstream is named nort, did you mean north?; there are: north\"",
+                ],
+            )
+        },
+        Case {
             arguments: &["check", "--jsn"],
             code: 2,
             ..case("an unknown flag", heat(""), &["'--jsn'", "'--json'"])

@@ -92,7 +92,7 @@ impl Reply {
     }
 
     /// Names the encoding of a body in UTF-16 or UTF-32, by its byte order mark or its first
-    /// character. Such text has a length in whole units; other bytes can begin like a mark.
+    /// character. Such text has a length in units of it; other bytes can begin like a mark.
     pub fn wide_encoding(&self) -> Option<&'static str> {
         let (name, unit) = match *self.body {
             [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => ("UTF-32", 4),

@@ -416,7 +416,7 @@ fn status_stays_below_8_kilobytes() {
                 "{name}, {locale:?}: {size} bytes, cut too much"
             );
             let text = status.message();
-            assert!(text.starts_with(unit), "{name}: {text}");
+            assert!(text.starts_with(&*visible(unit)), "{name}: {text}");
             assert!(text.ends_with(" bytes more)"), "{name}: {text}");
             assert!(status.get_error_details().error_info().is_some());
         }
@@ -474,4 +474,38 @@ fn truncated_text_says_how_many_bytes_are_missing() {
     ] {
         assert_eq!(cut(text, max), want);
     }
+}
+
+#[test]
+fn characters_that_change_the_display_of_others_are_replaced() {
+    for (text, want) in [
+        ("plain é 日", "plain é 日"),
+        ("a\nb\r\nc\td", "a b c d"),
+        ("a\u{2028}b\u{85}c", "a b c"),
+        (
+            "\u{1b}[31mred\u{7f}\u{9b}",
+            "\u{fffd}[31mred\u{fffd}\u{fffd}",
+        ),
+        ("nul\0", "nul\u{fffd}"),
+        ("\u{202e}gnp.exe\u{2066}", "\u{fffd}gnp.exe\u{fffd}"),
+    ] {
+        assert_eq!(visible(text), want);
+    }
+    let mut fault = crate::upstream::tests::fault(400);
+    fault.message = "bad\u{1b}[2J\r\nX-Injected: yes".into();
+    fault.reason = "R\u{202e}".into();
+    fault.fields = vec![("a\nb".into(), "c\u{7}".into())];
+    fault.metadata = vec![("title", "t\u{1b}".into())];
+    let status = Error::Upstream(Box::new(fault)).status(&StatusContext::default());
+    assert_eq!(status.message(), "bad\u{fffd}[2J X-Injected: yes");
+    let info = status.get_details_error_info().unwrap();
+    assert_eq!(
+        (&*info.reason, &*info.metadata["title"]),
+        ("R\u{fffd}", "t\u{fffd}")
+    );
+    let violations = status.get_details_bad_request().unwrap().field_violations;
+    assert_eq!(
+        (&*violations[0].field, &*violations[0].description),
+        ("a b", "c\u{fffd}")
+    );
 }

@@ -427,3 +427,115 @@ fn hostile_bodies_are_read() {
         let _ = excerpt(&body);
     }
 }
+
+/// The members of these products are not where others have them.
+#[test]
+fn bodies_of_unusual_products_are_read() {
+    for (product, body, reason, message, field) in [
+        (
+            "GitHub",
+            r#"{"message":"Validation Failed","errors":[{"resource":"Issue","field":"title","code":"missing_field"}]}"#,
+            "missing_field",
+            "Validation Failed",
+            Some(("title", "missing_field")),
+        ),
+        (
+            "Ironic",
+            r#"{"error_message":"{\"debuginfo\": null, \"faultcode\": \"Client\", \"faultstring\": \"Node x could not be found.\"}"}"#,
+            "",
+            "Node x could not be found.",
+            None,
+        ),
+        (
+            "CouchDB",
+            r#"{"error":"not_found","reason":"missing"}"#,
+            "not_found",
+            "missing",
+            None,
+        ),
+        (
+            "Slack",
+            r#"{"ok":false,"error":"channel_not_found"}"#,
+            "channel_not_found",
+            "channel_not_found",
+            None,
+        ),
+        (
+            "Bitbucket",
+            r#"{"errors":[{"context":"name","message":"bad name","exceptionName":"com.atlassian.X"}]}"#,
+            "",
+            "bad name",
+            Some(("name", "bad name")),
+        ),
+        (
+            "Bitbucket Cloud",
+            r#"{"type":"error","error":{"message":"Bad request","fields":{"src":["not a repository"]}}}"#,
+            "",
+            "Bad request",
+            Some(("src", "not a repository")),
+        ),
+        (
+            "vSphere",
+            r#"{"type":"com.vmware.vapi.std.errors.not_found","value":{"messages":[{"args":[],"default_message":"no such VM","id":"x"}]}}"#,
+            "com.vmware.vapi.std.errors.not_found",
+            "no such VM",
+            None,
+        ),
+        (
+            "Redfish",
+            r#"{"error":{"code":"Base.1.0.GeneralError","message":"See ExtendedInfo.","@Message.ExtendedInfo":[{"MessageId":"Base.1.0.PropertyValueNotInList","Message":"Red is not in the list.","RelatedProperties":["/IndicatorLED"]}]}}"#,
+            "Base.1.0.GeneralError",
+            "See ExtendedInfo.",
+            Some(("/IndicatorLED", "Red is not in the list.")),
+        ),
+        (
+            "Okta",
+            r#"{"errorCode":"E0000001","errorSummary":"Api validation failed: login","errorCauses":[{"errorSummary":"An object with this field already exists"}]}"#,
+            "E0000001",
+            "Api validation failed: login: An object with this field already exists",
+            None,
+        ),
+        (
+            "Tencent Cloud",
+            r#"{"Response":{"Error":{"Code":"AuthFailure.SignatureFailure","Message":"not valid"},"RequestId":"ed93f3cb"}}"#,
+            "AuthFailure.SignatureFailure",
+            "not valid",
+            None,
+        ),
+        (
+            "Hetzner",
+            r#"{"error":{"code":"invalid_input","message":"invalid input","details":{"fields":[{"name":"size","messages":["is too long"]}]}}}"#,
+            "invalid_input",
+            "invalid input",
+            Some(("size", "is too long")),
+        ),
+        (
+            "Salesforce",
+            r#"[{"message":"Required fields are missing: [Name]","errorCode":"REQUIRED_FIELD_MISSING","fields":["Name"]}]"#,
+            "REQUIRED_FIELD_MISSING",
+            "Required fields are missing: [Name]",
+            None,
+        ),
+        (
+            "Proxmox",
+            r#"{"data":null,"errors":{"vmid":"invalid format"}}"#,
+            "",
+            "vmid: invalid format",
+            Some(("vmid", "invalid format")),
+        ),
+    ] {
+        let error = read(&serde_json::from_str(body).expect(product));
+        assert_eq!(
+            error.reason.as_deref().unwrap_or_default(),
+            reason,
+            "{product}"
+        );
+        assert_eq!(error.message.as_deref(), Some(message), "{product}");
+        let fields = error.fields.iter().map(|(field, text)| (&**field, &**text));
+        assert_eq!(
+            fields.collect::<Vec<_>>(),
+            Vec::from_iter(field),
+            "{product}"
+        );
+    }
+}

@@ -14,7 +14,7 @@ use tonic::Code;
 
 use super::FAMILY;
 use crate::error::{Fault, HINT};
-use crate::families::common::{self, fault_message, is_transient, not_processed, redirect_hint};
+use crate::families::common::{self, endpoint_hint, fault_message, is_transient, not_processed};
 use crate::families::error_body::{http_reason, json, member, metadata, plain_message};
 use crate::families::error_markers::{error_object, named_status, names_status};
 use crate::http_client::retry_after::retry_after;
@@ -275,7 +275,7 @@ fn hint(
         (500, Some("RemoteError")) if is_in_use(context) => "a deployment may still refer to it",
         (400, Some(_)) if body.generic => "heat does not say what is wrong with the request",
         (500, Some(_)) if body.generic => "heat does not say what failed: its log has the cause",
-        _ => return redirect_hint(status),
+        _ => return endpoint_hint(status),
     };
     Some(hint.to_owned())
 }

@@ -9,7 +9,7 @@ use url::Url;
 
 use super::FAMILY;
 use crate::error::{Fault, HINT};
-use crate::families::common::{self, fault_message, is_transient, not_processed, redirect_hint};
+use crate::families::common::{self, endpoint_hint, fault_message, is_transient, not_processed};
 use crate::families::error_body::{http_reason, json, member, message, metadata};
 use crate::families::error_markers::{error_object, is_set};
 use crate::http_client::retry_after::retry_after;
@@ -121,7 +121,7 @@ fn hint(context: &FaultContext<'_>, reply: &Reply) -> Option<String> {
         404 => "the resource does not exist, or the user has no permission for it",
         409 => "its state, or a dependent resource, does not allow this",
         412 if !is_definition(context) => "the server is not available at the moment",
-        _ => return redirect_hint(reply.status),
+        _ => return endpoint_hint(reply.status),
     };
     Some(hint.to_owned())
 }

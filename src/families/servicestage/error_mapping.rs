@@ -7,7 +7,7 @@ use serde_json::Value;
 use tonic::Code;
 
 use crate::error::{Fault, HINT};
-use crate::families::common::{self, fault_message, is_transient, redirect_hint};
+use crate::families::common::{self, endpoint_hint, fault_message, is_transient};
 use crate::families::error_body::{clock_hint, http_reason, json, member, metadata, plain_message};
 use crate::families::error_markers::{error_object, named_status};
 use crate::http_client::retry_after::retry_after;
@@ -94,7 +94,7 @@ fn read(context: &FaultContext<'_>, reply: &Reply, now: SystemTime) -> Fault {
         transient: is_transient(reply.status),
         fields: Vec::new(),
         metadata: metadata([
-            (HINT, clock.or_else(|| redirect_hint(reply.status))),
+            (HINT, clock.or_else(|| endpoint_hint(reply.status))),
             ("error_detail", body.detail.map(|text| plain_message(&text))),
         ]),
         locale: None,

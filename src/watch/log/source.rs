@@ -28,6 +28,8 @@ pub(super) trait LogSource: Send + Sync + 'static {
     fn page(self: Arc<Self>, at: ReadPosition) -> PageFuture;
     /// Reads the newest page; `last` means that no page precedes it.
     fn newest(self: Arc<Self>) -> PageFuture;
+    /// Returns the longest `Retry-After` of the successful reads since the last call.
+    fn take_retry_after(&self) -> Duration;
     /// Encodes a message of the stream.
     fn message(&self, event: &WatchEvent, item: Option<&[u8]>, marker: &str) -> Bytes;
 }
@@ -165,6 +167,10 @@ impl LogSource for RestLogSource {
                 LogKind::Text { .. } => Ok(Page::default()),
             }
         })
+    }
+
+    fn take_retry_after(&self) -> Duration {
+        self.context.retry_after.take()
     }
 
     fn message(&self, event: &WatchEvent, item: Option<&[u8]>, marker: &str) -> Bytes {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -198,6 +199,10 @@ impl LoopSource for Tail {
 
     fn map(loops: &mut Loops) -> &mut LoopMap<Self> {
         &mut loops.logs
+    }
+
+    fn take_retry_after(&self) -> Duration {
+        self.source.take_retry_after()
     }
 
     fn intervals(&self) -> Intervals {

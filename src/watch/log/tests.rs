@@ -162,6 +162,10 @@ impl LogSource for ScriptedLog {
         })
     }
 
+    fn take_retry_after(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn message(&self, event: &WatchEvent, item: Option<&[u8]>, marker: &str) -> Bytes {
         let message = Message {
             event: Some(*event),

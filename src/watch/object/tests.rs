@@ -128,6 +128,7 @@ impl Fixture {
         let context = StreamContext {
             upstream: self.upstream.clone(),
             client: caller(),
+            retry_after: Arc::default(),
         };
         RestSnapshotSource::new(method, request, PollTarget::resource(target), context, 100)
             .unwrap()
@@ -151,6 +152,7 @@ impl Fixture {
                     upstream: &self.upstream,
                     client: &caller(),
                     deadline: Deadline::after(POLL_TIMEOUT),
+                    retry_after: None,
                 },
                 None,
             )
@@ -241,6 +243,7 @@ async fn stream_ends_with_the_final_state_although_its_full_read_fails() {
         upstream: &fixture.upstream,
         client: &caller(),
         deadline: Deadline::after(POLL_TIMEOUT),
+        retry_after: None,
     };
     let stream = watches.watch(fixture.method("/t.S/Watch"), request, context, None);
     let messages: Vec<_> = stream.await.unwrap().collect().await;

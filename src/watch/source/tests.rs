@@ -142,6 +142,7 @@ fn source(method: &Arc<Method>, request: Bytes, upstream: Arc<Upstream>) -> Rest
     let context = StreamContext {
         upstream,
         client: caller,
+        retry_after: Arc::default(),
     };
     RestSnapshotSource::new(method, request, PollTarget::resource(target), context, 100).unwrap()
 }
@@ -271,6 +272,7 @@ async fn watch_sends_events_from_polls() {
                         upstream: &upstream,
                         client: &caller,
                         deadline: Deadline::after(POLL_TIMEOUT),
+                        retry_after: None,
                     },
                     None,
                 )
@@ -317,6 +319,7 @@ async fn watch_sends_events_from_polls() {
                 upstream: &upstream,
                 client: &caller("t1"),
                 deadline: Deadline::after(POLL_TIMEOUT),
+                retry_after: None,
             },
             None,
         )

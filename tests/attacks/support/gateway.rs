@@ -246,7 +246,10 @@ impl Gateway {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(started.elapsed() < Duration::from_secs(60), "it does not exit");
+            assert!(
+                started.elapsed() < Duration::from_secs(60),
+                "it does not exit"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }

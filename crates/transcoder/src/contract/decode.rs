@@ -50,9 +50,6 @@ impl Decoded {
 
 /// Decodes the body of a reply.
 fn decode_body(method: &Method, verb: &Verb, reply: &Reply) -> Result<Decoded, Error> {
-    if let Some(raw) = &method.raw_response {
-        return Ok(Decoded::of(raw.message(reply)));
-    }
     let body = reply.text();
     let response = method.schema.message(method.output);
     let error_body = |status, missing| Error::ErrorBody {
@@ -71,6 +68,15 @@ fn decode_body(method: &Method, verb: &Verb, reply: &Reply) -> Result<Decoded, E
     if page::is_problem(reply) {
         let status = method.error_status(body, Evidence::NotTheResource);
         return Err(error_body(status.unwrap_or(500), String::new()));
+    }
+    if let Some(raw) = &method.raw_response {
+        let may_be = Evidence::MayBeTheResource(&[]);
+        if page::is_json_type(reply)
+            && let Some(status) = method.error_status(body, may_be)
+        {
+            return Err(error_body(status, String::new()));
+        }
+        return Ok(Decoded::of(raw.message(reply)));
     }
     if response.fields.iter().all(|field| field.gateway_only) {
         // There is nothing to read: whatever the body says, the call has succeeded, unless

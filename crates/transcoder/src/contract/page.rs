@@ -38,6 +38,12 @@ pub(super) fn is_html_type(reply: &Reply) -> bool {
     reply.is_media_type("text/html") || reply.is_media_type("application/xhtml+xml")
 }
 
+/// Returns whether the media type is that of JSON. Source: RFC 6839, section 3.1.
+pub(super) fn is_json_type(reply: &Reply) -> bool {
+    let lower = reply.media_type().to_ascii_lowercase();
+    lower.ends_with("/json") || lower.ends_with("+json")
+}
+
 /// Returns the text after a part with this beginning and this end.
 fn skip<'a>(text: &'a [u8], start: &[u8], end: &[u8]) -> Option<&'a [u8]> {
     let rest = text.strip_prefix(start)?;

@@ -160,7 +160,7 @@ impl<'a> Required<'a> {
             let field = &message.fields[usize::from(index)];
             let is_object = matches!(field.kind, Kind::Message(_));
             return match field.cardinality {
-                // Next to an error, `null` is no value.
+                // Next to an error, `null` is not a value.
                 _ if !found.has_content(index) => {
                     method.error_status(body, Evidence::NotTheResource)
                 }

@@ -50,7 +50,7 @@ impl Download {
             };
         }
         // Of other types the start is not waited for: the file may be an endless log.
-        match is_json(media_type) {
+        match page::is_json_type(reply) {
             false => Kind::File,
             true if is_requested() || self.names("application/octet-stream") => Kind::RequestedJson,
             true => Kind::OtherJson,
@@ -154,9 +154,4 @@ impl ObjectScan {
 fn ranges(accept: &HeaderValue) -> impl Iterator<Item = &str> {
     let ranges = accept.to_str().unwrap_or_default().split(',');
     ranges.map(|range| range.split(';').next().unwrap_or_default().trim())
-}
-
-fn is_json(media_type: &str) -> bool {
-    let lower = media_type.to_ascii_lowercase();
-    lower.ends_with("/json") || lower.ends_with("+json")
 }

@@ -147,6 +147,7 @@ fn success_must_hold_the_requested_resource() {
           google.protobuf.Struct more = 3 [(drawbridge.v1.field).additional_properties = true];
         }
         message Options { Empties options = 1; }
+        message Valued { string name = 1; google.protobuf.Value data = 2; }
         message Free { google.protobuf.Struct any = 1; }
         message Labels { map<string, string> labels = 1; }
         message Thing { string name = 1; int64 size = 2; }";
@@ -226,6 +227,14 @@ fn success_must_hold_the_requested_resource() {
             Some("`name`, `labels`, `parts`"),
         ),
         ("Get", "Empties", "", r#"{"labels": null}"#, None),
+        (
+            "Get",
+            "Valued",
+            "",
+            r#"{"data": null, "other": 1}"#,
+            Some("`name`, `data`"),
+        ),
+        ("Get", "Valued", "", r#"{"data": false}"#, None),
         ("Get", "Free", "", r#"{"any": null}"#, None),
         ("Get", "Id", "", "{}", Some("job_id")),
         // Lists: with nothing else but totals, or of a standard List method.
@@ -732,7 +741,7 @@ fn error_body_is_not_the_content_of_an_open_response() {
     let body = r#"{"fault": {"message": "m"}}"#;
     let problem = "application/problem+json";
     for (options, fields, content_type, body, is_error) in [
-        // `null` next to an error is no value.
+        // `null` next to an error is not a value.
         ("", object, "application/json", null, true),
         ("", any, "application/json", null, true),
         ("", map, "application/json", null, true),

@@ -290,6 +290,16 @@ fn reply_becomes_an_http_body() {
         assert_eq!(test.json(message, &decoded.message), want, "{rule}");
         let empty = test.rpc("Do").decode(&reply(None, b""));
         assert!(empty.is_ok(), "{rule}");
+        // The test's family recognizes `{"fault"`.
+        for (media_type, is_ok) in [
+            ("application/json", false),
+            ("application/problem+json", false),
+            ("text/plain", true),
+        ] {
+            let fault = reply(Some(media_type), b"{\"fault\": 1}");
+            let got = test.rpc("Do").decode(&fault);
+            assert_eq!(got.is_ok(), is_ok, "{rule} {media_type}");
+        }
         let call = test.rpc("Do").bind(b"", "").unwrap();
         assert_eq!(call.media.accept.unwrap(), "*/*", "{rule}");
     }
