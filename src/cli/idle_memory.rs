@@ -127,7 +127,7 @@ struct Rounds {
     /// The lowest memory so far.
     lowest_bytes: Option<u64>,
     latest: Option<(Instant, Measured)>,
-    /// The latest round, and what was used then.
+    /// The latest round, and the usage at its time.
     round: Option<(Instant, Measured)>,
     pause: Duration,
 }

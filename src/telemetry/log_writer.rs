@@ -1,7 +1,7 @@
 //! Writes the lines of the log to standard error on a thread of its own, so that nothing waits
 //! for the reader of the log.
 //!
-//! A small own queue: `tracing-appender` limits lines, not bytes, reports drops only if asked,
+//! A small own queue: `tracing-appender` limits lines, not bytes, writes no line about drops,
 //! and allocates for each line.
 
 use std::fs::File;
@@ -202,7 +202,7 @@ impl Queue {
     }
 
     /// Moves the lines that wait to `lines`, once there are any, and returns how many were
-    /// dropped. Meanwhile reports what was repeated.
+    /// dropped. Meanwhile reports repeated lines.
     fn next(&self, lines: &mut Vec<u8>) -> u64 {
         let mut state = self.lock();
         state.is_writing = false;

@@ -5,7 +5,7 @@
 //!
 //! A client can make its own calls fail, for example by an id so long that the upstream closes
 //! the connection. So failures show that the upstream does not respond only if other evidence
-//! does: a failed probe of the gateway, or failures of several clients where there is no probe.
+//! does: a failed probe of the gateway, or failures of several clients where nothing probes.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
@@ -202,7 +202,7 @@ impl CircuitBreaker {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        // Poisoning is ignored: a counter that is off by one is no harm.
+        // Poisoning is ignored: a counter that is off by one does not matter.
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 }

@@ -216,9 +216,9 @@ impl State {
         (id, decision)
     }
 
-    /// Removes the latest call of the client that has the most in the queue, for one of
-    /// `client`; if that is no more than `client` then has, one whose credential is not accepted,
-    /// unless that of `client` is not either. Returns false if there is none.
+    /// Removes a call from the queue for one of `client`: the latest of the client that has the
+    /// most, if that has more than `client` then has. Otherwise the latest of a client whose
+    /// credential is not accepted, if that of `client` is. Returns false if there is none.
     fn make_room(&mut self, client: Client) -> bool {
         let waiting = |key: &ClientKey| self.clients.get(key).map_or(0, |c| c.waiting.len());
         let mut largest = self.turns.iter().copied().max_by_key(waiting);
@@ -254,7 +254,7 @@ impl State {
         true
     }
 
-    /// Forgets what is no longer true of a client: that it waits, or that it has anything.
+    /// Removes a client from those that wait, and from all, if it does not or has nothing.
     fn forget_idle(&mut self, client: ClientKey) {
         let Some(known) = self.clients.get(&client) else {
             return;

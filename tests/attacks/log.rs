@@ -4,7 +4,7 @@ use crate::support::{Gateway, Honest, Options, Reply, Upstream, eventually, raw}
 
 const LIST: &str = "openstack.orchestration.v1.StackService/ListStacks";
 
-/// Standard error is a pipe that nobody reads, and each call writes several lines.
+/// Standard error is a pipe without a reader, and each call writes several lines.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unread_log_stops_nothing() {
     let upstream = Upstream::start(|_| Reply::ok(r#"{"stacks": []}"#));
