@@ -1,6 +1,7 @@
 //! Pages of the lists of a user's API.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex};
 
 use prost_reflect::Kind;
@@ -280,10 +281,10 @@ async fn streams_read_all_items_of_a_list_or_fail() {
     ] {
         let case = format!("{upstream_list:?} {more}");
         let rule = (upstream_list.style, more);
-        if !gateways.contains_key(&rule) {
-            gateways.insert(rule, Paged::start(rule.0, more, upstream_list).await);
-        }
-        let Paged { gateway, list, .. } = &gateways[&rule];
+        let Paged { gateway, list, .. } = match gateways.entry(rule) {
+            Entry::Occupied(started) => started.into_mut(),
+            Entry::Vacant(place) => place.insert(Paged::start(rule.0, more, upstream_list).await),
+        };
         *list.lock().unwrap() = upstream_list;
         let request = json!({"page_size": 3});
         let stream = gateway.client.watch("JobService/StreamJobs", request, &[]);
