@@ -17,7 +17,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::AcqRel, Ordering::Acquire};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -66,41 +65,6 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The number of registered clients at which those that have left are removed.
 const MIN_CLIENTS_TO_CLEAN: usize = 1_024;
 
-/// Whose memory it is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ClientKey {
-    /// The digest of a client token.
-    Token([u8; 32]),
-    /// The digest of a client certificate.
-    Certificate([u8; 32]),
-    /// The address, of IPv6 its /64 network: of clients that are not authenticated. The
-    /// credentials that they send are for an upstream: the gateway cannot check them.
-    Address(IpAddr),
-}
-
-impl ClientKey {
-    /// Returns the key of a client that is not authenticated.
-    pub fn of_address(address: IpAddr) -> Self {
-        Self::Address(match address.to_canonical() {
-            IpAddr::V6(v6) => {
-                let network = v6.to_bits() & !u128::from(u64::MAX);
-                IpAddr::V6(network.into())
-            }
-            v4 => v4,
-        })
-    }
-}
-
-impl fmt::Debug for ClientKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Token(_) => f.write_str("Token"),
-            Self::Certificate(_) => f.write_str("Certificate"),
-            Self::Address(address) => write!(f, "{address}"),
-        }
-    }
-}
-
 /// The memory budget of the process. Clones share it.
 #[derive(Clone, Debug)]
 pub struct MemoryBudget(Arc<Budget>);
@@ -111,7 +75,8 @@ struct Budget {
     limit: usize,
     /// In units; at most `limit`.
     used: AtomicUsize,
-    clients: Mutex<HashMap<ClientKey, Weak<Client>>>,
+    /// By the digest of the client's key.
+    clients: Mutex<HashMap<u64, Weak<Client>>>,
     /// Reservations that failed: by the budget, by the share of a client.
     rejected: [AtomicU64; 2],
 }
@@ -190,8 +155,8 @@ impl MemoryBudget {
         }))
     }
 
-    /// Opens an account of a client, for one connection.
-    pub fn open(&self, key: ClientKey) -> Memory {
+    /// Opens an account of the client with this key, for one connection.
+    pub fn open(&self, key: u64) -> Memory {
         let mut clients = (self.0.clients.lock()).unwrap_or_else(PoisonError::into_inner);
         if clients.len() >= MIN_CLIENTS_TO_CLEAN && clients.len() == clients.capacity() {
             clients.retain(|_, client| client.strong_count() > 0);

@@ -32,7 +32,10 @@ pub async fn call(
     let context = match context.permit {
         Some(_) => context,
         None => {
-            permit = context.upstream.permit(context.deadline).await?;
+            permit = context
+                .upstream
+                .permit(context.client, context.deadline)
+                .await?;
             CallContext {
                 permit: Some(&permit),
                 ..context

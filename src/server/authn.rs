@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use ring::digest::{SHA256, digest};
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::downstream::{ClientKey, Peer};
 use crate::error::Error;
 
 /// Request metadata with the client's token for the gateway.
@@ -29,20 +30,24 @@ impl ClientTokens {
         self.0.store(Arc::new(tokens.collect()));
     }
 
-    /// Rejects a request without a valid token, where one is required. Returns the digest of
-    /// the token.
+    /// Rejects a request without a valid token, where one is required. Otherwise returns which
+    /// client it is: that of the token, else `peer`.
     pub(super) fn authenticate(
         &self,
         headers: &http::HeaderMap,
-    ) -> Result<Option<[u8; 32]>, Error> {
+        peer: Peer,
+    ) -> Result<Peer, Error> {
         let accepted = self.0.load();
         if accepted.is_empty() {
-            return Ok(None);
+            return Ok(peer);
         }
-        let given = headers.get(TOKEN).map(|v| hash(v.as_bytes()));
+        let token = headers.get(TOKEN);
+        let given = token.map(|v| hash(v.as_bytes()));
         // Comparing digests takes a time that reveals nothing about a token.
-        if given.is_some_and(|given| accepted.contains(&given)) {
-            return Ok(given);
+        if let (Some(token), Some(given)) = (token, given)
+            && accepted.contains(&given)
+        {
+            return Ok(Peer::authenticated(ClientKey::of_token(token)));
         }
         Err(Error::Credential {
             code: tonic::Code::Unauthenticated,
@@ -54,8 +59,7 @@ impl ClientTokens {
     }
 }
 
-/// Returns the digest of a token or a certificate.
-pub(super) fn hash(bytes: &[u8]) -> [u8; 32] {
+fn hash(bytes: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(digest(&SHA256, bytes).as_ref());
     out

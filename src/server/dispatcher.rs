@@ -13,7 +13,7 @@ use tonic::body::Body;
 
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::downstream::Downstream;
+use crate::downstream::{Downstream, Peer};
 use crate::engine::call_context::CallContext;
 use crate::engine::list_stream::{self, ListStream};
 use crate::engine::name_lookup::NameLookup;
@@ -31,8 +31,7 @@ use crate::server::response_metadata::{SANDBOX, add_inexact, grpc_response};
 use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::{ResponseWriteTimeout, SlowReader};
 use crate::server::served_method::ServedMethod;
-
-use crate::server::stream_info::{StreamInfo, traced};
+use crate::server::stream_info::{StreamInfo, is_logged, traced};
 use crate::telemetry::Metrics;
 use crate::upstream::{Upstream, Upstreams};
 use crate::watch::Watches;
@@ -151,12 +150,15 @@ impl Dispatcher {
             Some(_) => &path[1..],
             None => "",
         };
-        tracing::info!(
-            operation,
-            request_id,
-            reason = error.log_text(),
-            "request rejected: unauthenticated"
-        );
+        let message = "request rejected: unauthenticated";
+        if is_logged(message, error, false) {
+            tracing::info!(
+                operation,
+                request_id,
+                reason = error.log_text(),
+                "{message}"
+            );
+        }
         self.metrics.unauthenticated.inc();
         let mut status = error.status(&error::StatusContext {
             operation,
@@ -187,7 +189,10 @@ impl Dispatcher {
         });
         self.metrics.rpc(operation, "").count(status.code());
         let reason = error.log_text();
-        tracing::info!(operation, request_id, reason, "call failed: not served");
+        let message = "call failed: not served";
+        if is_logged(message, &error, false) {
+            tracing::info!(operation, request_id, reason, "{message}");
+        }
         if let Some(id) = client.request_id {
             status.metadata_mut().as_mut().insert("x-request-id", id);
         }
@@ -210,10 +215,11 @@ impl Dispatcher {
         &self,
         served: &Arc<ServedMethod>,
         request: http::Request<TimeoutBody>,
+        peer: Peer,
         admission: Admission,
     ) -> http::Response<Body> {
         let (parts, body) = request.into_parts();
-        let mut info = StreamInfo::begin(served, self.traces, &parts.headers, admission);
+        let mut info = StreamInfo::begin(served, self.traces, &parts.headers, peer, admission);
         let upstream = match self.admit(&mut info, &parts.headers) {
             Ok(upstream) => upstream,
             // The body is dropped unread.
@@ -321,7 +327,7 @@ impl Dispatcher {
         let (info, upstream) = (&call.info, &call.upstream);
         let method = &info.served.method;
         // A request that waits for its permit is neither decompressed nor bound.
-        let permit = upstream.permit(info.deadline).await?;
+        let permit = upstream.permit(&info.client, info.deadline).await?;
         let request = raw.decompress()?;
         let context = CallContext {
             upstream,

@@ -17,16 +17,16 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tonic::body::Body;
 
 use super::accept::Acceptor;
-use super::authn::hash;
 use super::client_io::{ClientIo, Preface};
 use super::connection_end::ConnectionEnd;
 use super::connection_limits::{Activity, ConnectionLimits, Slot};
 use super::connection_memory::ConnectionMemory;
 use super::router::Router;
 use super::stream_executor::{StreamBody, StreamExecutor};
-use super::tls::Handshakes;
+use super::tls::{self, Handshakes};
 use super::write_coalescing::CoalescedWrites;
 use crate::config::{Config, ServerOptions, Tls};
+use crate::downstream::Peer;
 use crate::telemetry::ConnectionMetrics;
 
 /// The flow control windows of a stream and of a connection, in bytes.
@@ -195,9 +195,11 @@ impl Connections {
             return;
         }
         let budget = self.router.dispatcher().memory.clone();
-        let memory = |certificate| ConnectionMemory::new(budget, peer.ip(), certificate);
+        let memory = |peer| ConnectionMemory::new(budget, peer);
         let Some(tls) = &self.tls else {
-            return self.serve_http(stream, slot, memory(None), draining).await;
+            return self
+                .serve_http(stream, memory(Peer::at(peer.ip())), slot, draining)
+                .await;
         };
         let handshake = tokio::select! {
             handshake = tls.accept(stream) => handshake,
@@ -206,10 +208,8 @@ impl Connections {
         };
         match handshake {
             Ok(Some(stream)) => {
-                let certificates = stream.get_ref().1.peer_certificates();
-                let own = certificates.and_then(|all| all.first());
-                let memory = memory(own.map(|certificate| hash(certificate)));
-                self.serve_http(stream, slot, memory, draining).await;
+                let peer = tls::peer(&stream).unwrap_or(Peer::at(peer.ip()));
+                self.serve_http(stream, memory(peer), slot, draining).await;
             }
             Ok(None) => {}
             Err(reason) => {
@@ -226,8 +226,8 @@ impl Connections {
     async fn serve_http<T>(
         &self,
         io: T,
-        slot: Slot,
         memory: ConnectionMemory,
+        slot: Slot,
         mut draining: watch::Receiver<()>,
     ) where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,

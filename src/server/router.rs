@@ -99,17 +99,20 @@ impl Router {
             return self.reject(path, &Error::MetadataTooLarge { size, limit });
         }
         // Health needs no token: load balancers have none.
-        let token = match path.starts_with("/grpc.health.") {
-            true => Ok(None),
-            false => self.tokens.authenticate(request.headers()),
+        let peer = match path.starts_with("/grpc.health.") {
+            true => Ok(connection.peer()),
+            false => self
+                .tokens
+                .authenticate(request.headers(), connection.peer()),
         };
-        let memory = match token {
-            Ok(token) => connection.of(token),
+        let peer = match peer {
+            Ok(peer) => peer,
             Err(error) => {
                 let status = self.dispatcher.reject(path, request.headers(), &error);
                 return self.ready(status.into_http());
             }
         };
+        let memory = connection.of(peer);
         let call_bytes = call_bytes(request.headers(), size);
         let timeouts = self.dispatcher.request_timeouts;
         if let Some(method) = self.dispatcher.method(path) {
@@ -121,7 +124,7 @@ impl Router {
             let deadline = admission.deadline;
             let request = request.map(|body| TimeoutBody::new(body, deadline, timeouts));
             return Box::pin(async move {
-                let response = dispatcher.serve(&method, request, admission).await;
+                let response = dispatcher.serve(&method, request, peer, admission).await;
                 dispatcher.mark_sandbox(response)
             });
         }

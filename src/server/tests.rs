@@ -15,6 +15,7 @@ use tower::{Service, ServiceExt};
 
 use crate::config::Config;
 use crate::deadline::Deadline;
+use crate::downstream::Peer;
 use crate::server::authn::ClientTokens;
 use crate::server::connection_memory::ConnectionMemory;
 use crate::server::dispatcher::Dispatcher;
@@ -84,10 +85,7 @@ fn request(
 /// Serves a request on a connection of its own.
 fn respond(router: &Router, request: http::Request<Body>) -> ResponseFuture {
     let budget = router.dispatcher().memory.clone();
-    router.respond(
-        request,
-        &ConnectionMemory::new(budget, [127, 0, 0, 1].into(), None),
-    )
+    router.respond(request, &ConnectionMemory::new(budget, Peer::default()))
 }
 
 fn status(response: &http::Response<Body>) -> Status {

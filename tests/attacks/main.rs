@@ -14,9 +14,12 @@
 
 mod support;
 
+mod breaker;
 mod connections;
 mod floods;
 mod harness;
+mod idle_memory;
+mod log;
 mod memory;
 mod readers;
 mod requests;
