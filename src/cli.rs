@@ -9,6 +9,7 @@
 mod banner;
 pub mod check;
 mod config_examples;
+mod idle_memory;
 #[cfg(feature = "sandbox")]
 pub mod quickstart;
 #[cfg(feature = "sandbox")]
@@ -22,11 +23,15 @@ pub(crate) use config_examples::EXAMPLES;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, Environment, Problem};
-use crate::telemetry::with_json_lines;
+use crate::telemetry::{self, with_json_lines};
+
+/// How long the process waits for the reader of its standard error before it exits.
+const MAX_FLUSH_TIME: Duration = Duration::from_secs(1);
 
 /// A gRPC gateway to the REST APIs that deploy and automate infrastructure.
 #[derive(Debug, Parser)]
@@ -99,8 +104,16 @@ impl From<Vec<Problem>> for Failure {
     }
 }
 
-/// Parses the arguments, runs the command and returns its exit code.
-pub fn main() -> ExitCode {
+/// Parses the arguments, runs the command and returns its exit code. `collect` returns the free
+/// memory of the calling thread to the system.
+pub fn main(collect: idle_memory::Collect) -> ExitCode {
+    idle_memory::set(collect);
+    let code = run_command();
+    telemetry::flush(MAX_FLUSH_TIME);
+    code
+}
+
+fn run_command() -> ExitCode {
     let env = |name: &str| std::env::var(name).ok();
     let args = match Args::try_parse() {
         Ok(args) => args,
@@ -116,6 +129,7 @@ pub fn main() -> ExitCode {
     let fail = |failure| fail(failure, Config::has_json_log(path, &env));
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .on_thread_park(idle_memory::take_part)
         .build()
     {
         Ok(runtime) => runtime,
@@ -183,7 +197,7 @@ fn print(text: &str) -> Result<(), Failure> {
 
 /// Writes a line to standard error, which may be closed.
 fn print_error(text: &str) {
-    let _ = writeln!(io::stderr(), "drawbridge: {text}");
+    telemetry::print_line(&format!("drawbridge: {text}"));
 }
 
 async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure> {

@@ -1,5 +1,9 @@
 //! The downstream client of a call: the metadata that an upstream or the log may receive.
 
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::LazyLock;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
@@ -11,9 +15,98 @@ const MAX_REQUEST_ID_BYTES: usize = 128;
 const OPENSTACK_REQUEST_ID: &str = "x-openstack-request-id";
 const OPENSTACK_PREFIX: &str = "req-";
 
+/// Keys the digests of [`ClientKey`], so that no client can choose its own.
+static DIGEST_KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// Identifies a client towards limits that clients share: a digest, from which no secret can
+/// be read. The default is the gateway itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ClientKey(u64);
+
+impl ClientKey {
+    /// Identifies the clients at an address.
+    pub fn of_address(address: IpAddr) -> Self {
+        Self::of("address", address.to_canonical())
+    }
+
+    /// Identifies the clients with a certificate, in DER.
+    pub fn of_certificate(certificate: &[u8]) -> Self {
+        Self::of("certificate", certificate)
+    }
+
+    /// Identifies the clients with a token.
+    pub fn of_token(token: &HeaderValue) -> Self {
+        Self::of("token", token.as_bytes())
+    }
+
+    fn of(kind: &str, value: impl std::hash::Hash) -> Self {
+        Self(DIGEST_KEY.hash_one((kind, value)))
+    }
+
+    /// Returns a key that is equal to those of the same number only.
+    #[cfg(test)]
+    pub const fn test(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Returns the digest.
+    pub fn digest(self) -> u64 {
+        self.0
+    }
+}
+
+/// How many times as much of a limited resource a client may have as is then left for others:
+/// one client gets at most three quarters of it.
+const MAX_SHARE_FACTOR: usize = 3;
+
+/// Returns whether a client that has `own` units of a limited resource may take one more of
+/// those that are `free`. What is left shrinks with each client that takes its share, so that
+/// there is something for another one. Source: Choudhury and Hahne, "Dynamic queue length
+/// thresholds in a shared memory ATM switch".
+pub fn may_take(own: usize, free: usize) -> bool {
+    own < MAX_SHARE_FACTOR.saturating_mul(free)
+}
+
+/// The same for clients that may all be one: seven eighths of it.
+const MAX_SHARE_FACTOR_TOGETHER: usize = 7;
+
+/// As [`may_take`], for all clients together that may be one, which have `own` units.
+pub fn may_take_together(own: usize, free: usize) -> bool {
+    own < MAX_SHARE_FACTOR_TOGETHER.saturating_mul(free)
+}
+
+/// Which client sends a request, as far as the gateway has verified it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// The client token or the client certificate, else the address of the connection.
+    pub key: ClientKey,
+    /// Whether the client has authenticated itself, so that `key` is its own.
+    pub is_authenticated: bool,
+}
+
+impl Peer {
+    /// Returns the peer at an address, which has not authenticated itself.
+    pub fn at(address: IpAddr) -> Self {
+        Self {
+            key: ClientKey::of_address(address),
+            is_authenticated: false,
+        }
+    }
+
+    /// Returns the peer that has authenticated itself as `key`.
+    pub fn authenticated(key: ClientKey) -> Self {
+        Self {
+            key,
+            is_authenticated: true,
+        }
+    }
+}
+
 /// The metadata of a client that matters to a call.
 #[derive(Clone, Default)]
 pub struct Downstream {
+    /// The client, for limits that clients share.
+    pub peer: Peer,
     /// `x-auth-token`, for upstreams with passthrough.
     pub token: Option<HeaderValue>,
     /// `authorization`, for upstreams with passthrough.
@@ -48,6 +141,7 @@ impl Downstream {
             HeaderValue::from_bytes(&bytes[..bytes.len().min(MAX_REQUEST_ID_BYTES)]).ok()
         });
         Self {
+            peer: Peer::default(),
             token: secret("x-auth-token"),
             authorization: secret("authorization"),
             request_uuid: openstack_id.or_else(|| request_id.as_ref().and_then(any_uuid)),

@@ -458,6 +458,14 @@ impl Error {
         status::status(self, context)
     }
 
+    /// Returns the reason in log lines that are summed up: it is from a closed set.
+    pub(crate) fn log_kind(&self) -> String {
+        match self {
+            Self::Upstream(fault) => format!("HTTP_{}", fault.http_status),
+            error => error.row().reason.into_owned(),
+        }
+    }
+
     /// Returns the text for the log. Texts that may hold values of the request or of the
     /// upstream's resources are replaced.
     pub fn log_text(&self) -> String {

@@ -73,6 +73,10 @@ const BUFFER_WAIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// `max_buffered_bytes`.
 const OVERFLOW_FACTOR: usize = 7;
 
+/// Limit of the informational responses (1xx) before a response. A WebDAV server sends one each
+/// 20 s while it works; source: RFC 2518, "102 Processing".
+const MAX_INFORMATIONAL: u32 = 32;
+
 /// Limit of a failure's cause in an error.
 const MAX_CAUSE_BYTES: usize = 300;
 
@@ -277,7 +281,7 @@ impl Transport {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        let response = self.with_read_timeout(response).await??;
+        let response = self.head(response).await?;
         if !streams(response.status()) {
             let reply = self.reply(std::future::ready(Ok(response))).await?;
             return Ok((reply, None));
@@ -299,7 +303,7 @@ impl Transport {
     where
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
-        let (head, body) = self.with_read_timeout(response).await??.into_parts();
+        let (head, body) = self.head(response).await?.into_parts();
         let content_length = head.headers.get(CONTENT_LENGTH);
         let content_length = content_length.and_then(|length| length.to_str().ok()?.parse().ok());
         let read = self.read(pin!(body), content_length.unwrap_or(0)).await;
@@ -389,10 +393,25 @@ impl Transport {
         }
     }
 
+    /// Waits for the head of a response; fails with `NoResponse` after `read_timeout`, however
+    /// many bytes of it have arrived.
+    async fn head<B>(
+        &self,
+        response: impl Future<Output = Result<Response<B>, Error>>,
+    ) -> Result<Response<B>, Error> {
+        let result = tokio::time::timeout(self.read_timeout, response).await;
+        result.unwrap_or_else(|_| {
+            Err(Error::NoResponse(format!(
+                "no complete response head for {:?} (setting read_timeout)",
+                self.read_timeout
+            )))
+        })
+    }
+
     /// Runs a read; fails with `NoResponse` after `read_timeout`.
     async fn with_read_timeout<T>(&self, read: impl Future<Output = T>) -> Result<T, Error> {
         let result = tokio::time::timeout(self.read_timeout, read).await;
-        result.map_err(|_| no_byte(self.read_timeout))
+        result.map_err(|_| no_data(self.read_timeout))
     }
 
     /// Waits for the buffer for long responses, in the order of the calls. After a timeout it
@@ -426,9 +445,10 @@ impl Transport {
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// Returns the error of an upstream that sends nothing for so long.
-fn no_byte(timeout: Duration) -> Error {
-    Error::NoResponse(format!("no byte for {timeout:?} (setting read_timeout)"))
+/// Returns the error of an upstream that sends nothing of a body for so long. What frames the
+/// body, such as the length of a chunk, does not count.
+fn no_data(timeout: Duration) -> Error {
+    Error::NoResponse(format!("no data for {timeout:?} (setting read_timeout)"))
 }
 
 /// Completes a request: an empty body becomes none.

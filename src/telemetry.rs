@@ -2,15 +2,23 @@
 
 mod connection_metrics;
 mod log_filter;
+mod log_writer;
 mod metrics;
+mod repeated;
 mod traces;
 
 pub use connection_metrics::ConnectionMetrics;
 pub use log_filter::LogFilter;
+pub use log_writer::{dropped_lines, flush};
 pub use metrics::{Metrics, RpcMetrics, Sample, UpstreamRequestMetrics, code_name};
+pub use repeated::LineKind;
 pub use traces::server_span;
 
-use std::io::IsTerminal;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{IsTerminal, Write as _};
+
+use log_writer::LogWriter;
+use repeated::Counted;
 
 use tracing::Subscriber;
 use tracing_subscriber::Layer;
@@ -54,22 +62,24 @@ impl Telemetry {
             Err(problem) => (None, Some(problem)),
         };
         tracing_subscriber::registry()
-            .with(lines(log.json).with_filter(filter.filter()))
+            .with(lines(log.json, LogWriter::stderr()).with_filter(filter.filter()))
             .with(traces.as_ref().map(traces::Exporter::layer))
             .try_init()
             .map_err(|e| format!("cannot start the log: {e}"))?;
         if let Some(problem) = problem {
             tracing::warn!("traces are not exported: {problem}");
         }
-        if log.json {
-            std::panic::set_hook(Box::new(|panic| {
-                let place = panic.location().map(ToString::to_string);
-                let payload = panic.payload();
-                let text = payload.downcast_ref::<String>().map(String::as_str);
-                let text = text.or(payload.downcast_ref::<&str>().copied());
-                tracing::error!(panic = text, place, "panic: this is a bug");
-            }));
-        }
+        std::panic::set_hook(Box::new(|panic| {
+            let place = panic.location().map(ToString::to_string);
+            let payload = panic.payload();
+            let text = payload.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(payload.downcast_ref::<&str>().copied());
+            // If RUST_BACKTRACE is set.
+            let backtrace = Backtrace::capture();
+            let backtrace = (backtrace.status() == BacktraceStatus::Captured)
+                .then(|| tracing::field::display(&backtrace));
+            tracing::error!(panic = text, place, backtrace, "panic: this is a bug");
+        }));
         Ok(Self { traces })
     }
 
@@ -77,6 +87,15 @@ impl Telemetry {
     pub fn traces(&self) -> bool {
         self.traces.is_some()
     }
+}
+
+/// Returns whether a line of this kind is to be written now; if not, it is part of a sum.
+pub fn is_logged(kind: LineKind) -> bool {
+    let counted = repeated::count(kind);
+    if counted == Counted::FirstSummed {
+        log_writer::wake();
+    }
+    counted == Counted::Written
 }
 
 /// Returns why traces cannot be exported as the environment says; none if they can be, or are
@@ -90,12 +109,12 @@ fn variable(name: &str) -> Option<String> {
 }
 
 /// Returns the layer that writes the lines of the log to standard error.
-fn lines<S>(json: bool) -> Box<dyn Layer<S> + Send + Sync>
+fn lines<S>(json: bool, writer: LogWriter) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         // It would report a broken standard error there, and panic.
         .log_internal_errors(false);
     if json {
@@ -106,8 +125,14 @@ where
 }
 
 /// Runs `write`, whose events become JSON lines on standard error, whatever the level of the
-/// log and whether or not it has started.
+/// log and whether or not it has started. None of them is dropped.
 pub fn with_json_lines(write: impl FnOnce()) {
-    let subscriber = tracing_subscriber::registry().with(lines(true));
+    let subscriber = tracing_subscriber::registry().with(lines(true, LogWriter::urgent()));
     tracing::subscriber::with_default(subscriber, write);
+}
+
+/// Writes a line of text to standard error, after those of the log. It is not dropped.
+pub fn print_line(text: &str) {
+    // Writing into the queue does not fail.
+    let _ = LogWriter::urgent().write_all(format!("{text}\n").as_bytes());
 }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | which upstream serves a call | `registry` |
 //! | circuit breaker (Envoy: outlier detection) | `circuit_breaker` |
+//! | which client a call counts for | `client_keys` |
 //! | concurrency limit and queue (Envoy: circuit breakers) | `concurrency_limit` |
 //! | retry policy, backoff | `retry` |
 //! | retry budget | `retry_budget` |
@@ -17,6 +18,7 @@
 
 mod availability;
 mod circuit_breaker;
+mod client_keys;
 mod concurrency_limit;
 mod endpoint;
 pub mod family;
@@ -50,13 +52,14 @@ use url::Url;
 pub use self::settings::Settings;
 use crate::credentials::{self, Credential, Credentials};
 use crate::deadline::CutOff;
-use crate::downstream::Downstream;
+use crate::downstream::{ClientKey, Downstream};
 use crate::error::{Error, Fault, HINT, visible};
 use crate::http_client::retry_after::{is_rate_limit, rate_limit_wait};
 use crate::http_client::{HttpRequest, Transport};
 use crate::upstream::availability::Availability;
 pub use crate::upstream::availability::Health;
 use crate::upstream::circuit_breaker::CircuitBreaker;
+use crate::upstream::client_keys::AcceptedCredentials;
 use crate::upstream::concurrency_limit::ConcurrencyLimit;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::family::{Family, FaultContext, gateway_error_hint};
@@ -108,10 +111,13 @@ pub struct Upstream {
     retry_budget: RetryBudget,
     circuit_breaker: CircuitBreaker,
     concurrency_limit: ConcurrencyLimit,
+    accepted: AcceptedCredentials,
     retries: AtomicU64,
     availability: Availability,
     /// Wakes the health checks.
     check_requests: Notify,
+    /// Wakes them, too: whether the upstream responds.
+    probe_requests: Notify,
     /// Ends the calls in flight. Shared by all upstreams of the gateway.
     cut_off: CutOff,
 }
@@ -236,9 +242,14 @@ impl Upstream {
                 settings.max_concurrent_calls,
                 settings.max_queued_calls,
             ),
+            accepted: AcceptedCredentials::new(matches!(
+                settings.auth,
+                credentials::Settings::Passthrough
+            )),
             retries: AtomicU64::new(0),
             availability: Availability::new(settings.auth.has_login(), settings.auth.is_held()),
             check_requests: Notify::new(),
+            probe_requests: Notify::new(),
             cut_off: CutOff::default(),
             settings,
         })
@@ -278,13 +289,15 @@ impl Upstream {
         sent: &mut bool,
     ) -> Result<Reply, Error> {
         let deadline = context.deadline;
+        let client = self.accepted.client(context.client);
+        let key = client.verified();
         self.circuit_breaker
-            .check()
+            .check(key)
             .map_err(|retry_after| self.circuit_open(retry_after))?;
         let _permit = deadline
-            .bound(self.concurrency_limit.acquire(&self.settings.name))
+            .bound(self.concurrency_limit.acquire(client, &self.settings.name))
             .await??;
-        self.retry_budget.deposit();
+        self.retry_budget.deposit(key);
         let mut number = 1;
         let mut renewed = false;
         let mut last = None;
@@ -310,9 +323,14 @@ impl Upstream {
                 Err(error) => return Err(error),
             };
             let sent_before = *sent;
-            let attempt = self.attempt(context, call, &credential, number, sent);
+            let attempt = self.attempt(context, key, call, &credential, number, sent);
             let error = match attempt.await {
-                Ok(reply) => return Ok(reply),
+                Ok(reply) => {
+                    if !context.method.anonymous {
+                        self.accepted.accept(context.client);
+                    }
+                    return Ok(reply);
+                }
                 Err(error) if sent_before && is_already_deleted(call, &error) => {
                     return Ok(deleted());
                 }
@@ -339,7 +357,7 @@ impl Upstream {
             let Some(pause) = pause else {
                 return Err(error);
             };
-            if !self.retry_budget.withdraw() {
+            if !self.retry_budget.withdraw(key) {
                 tracing::debug!(upstream = self.settings.name, "retry budget exhausted");
                 return Err(error);
             }
@@ -355,6 +373,7 @@ impl Upstream {
     async fn attempt(
         &self,
         context: &RequestContext<'_>,
+        client: ClientKey,
         call: &Call,
         credential: &Credential,
         number: u32,
@@ -387,7 +406,7 @@ impl Upstream {
             Ok(request)
         };
         let first = request(endpoint.url(&path, &call.query)?)?;
-        let mut result = self.send(context, first, number, sent).await;
+        let mut result = self.send(context, client, first, number, sent).await;
         if let Ok(reply) = &result
             && !method.succeeded(reply.status)
             && let Some(anchor) = self.family.redirect_anchor
@@ -397,7 +416,7 @@ impl Upstream {
         {
             self.credentials.observe(&reply.headers);
             result = match request(url) {
-                Ok(second) => self.send(context, second, number, sent).await,
+                Ok(second) => self.send(context, client, second, number, sent).await,
                 Err(error) => Err(error),
             };
         }
@@ -437,6 +456,7 @@ impl Upstream {
     async fn send(
         &self,
         context: &RequestContext<'_>,
+        client: ClientKey,
         request: HttpRequest,
         number: u32,
         sent: &mut bool,
@@ -449,7 +469,7 @@ impl Upstream {
             true => None,
             false => Some(
                 self.circuit_breaker
-                    .acquire()
+                    .acquire(client)
                     .map_err(|retry_after| self.circuit_open(retry_after))?,
             ),
         };
@@ -467,20 +487,27 @@ impl Upstream {
         let Some(permit) = permit else {
             return result;
         };
-        match (&result, status) {
+        let wants_probe = match (&result, status) {
             // The deadline may have been too short to connect: that says nothing about the
             // upstream, and must not open the circuit breaker for other clients.
             (Err(Error::Deadline { .. }), _)
-                if elapsed < self.settings.transport.connect_timeout => {}
-            (Err(Error::Connect(_) | Error::Certificate(_)), _)
-            | (Err(Error::NoResponse(_) | Error::Deadline { .. }), _) => {
-                permit.record_failure();
+                if elapsed < self.settings.transport.connect_timeout =>
+            {
+                false
             }
+            (Err(Error::Connect(_) | Error::Certificate(_)), _)
+            | (Err(Error::NoResponse(_) | Error::Deadline { .. }), _) => permit.record_failure(),
             // From a proxy without a backend, or from an upstream that does not serve.
             (_, Some(StatusCode::BAD_GATEWAY))
             | (_, Some(StatusCode::SERVICE_UNAVAILABLE))
             | (_, Some(StatusCode::GATEWAY_TIMEOUT)) => permit.record_failure(),
-            _ => permit.record_success(),
+            _ => {
+                permit.record_success();
+                false
+            }
+        };
+        if wants_probe {
+            self.probe_requests.notify_one();
         }
         self.record_exchange(&result);
         tracing::debug!(
@@ -742,8 +769,10 @@ impl Upstream {
         Box::new(fault)
     }
 
-    /// Returns the error of a call that the circuit breaker rejects.
+    /// Returns the error of a call that the circuit breaker rejects, and requests the probe
+    /// that may close it.
     fn circuit_open(&self, retry_after: Duration) -> Error {
+        self.probe_requests.notify_one();
         Error::Overload {
             code: Code::Unavailable,
             problem: format!(

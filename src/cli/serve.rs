@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::banner::{GrpcurlFlags, banner};
-use super::log_warnings;
+use super::{idle_memory, log_warnings};
 use crate::config::Config;
 use crate::server::{Gateway, ReloadHandle, raise_descriptor_limit};
 use crate::telemetry::Telemetry;
@@ -48,14 +48,13 @@ pub(super) async fn run_until_stopped(
             "listening"
         );
     } else {
-        let banner = banner(is_sandbox, gateway.grpc, gateway.admin, &flags);
-        let mut stdout = io::stdout();
-        if let Err(error) = (stdout.write_all(banner.as_bytes())).and_then(|()| stdout.flush()) {
-            tracing::warn!(%error, "cannot write the banner to standard output");
-        }
+        print_banner(banner(is_sandbox, gateway.grpc, gateway.admin, &flags));
     }
     let reload = gateway.reload.clone();
-    let stop = signals.next_stop(&reload).await;
+    let stop = tokio::select! {
+        stop = signals.next_stop(&reload) => stop,
+        never = idle_memory::watch() => match never {},
+    };
     tracing::info!(
         signal = stop.name,
         "draining: watches end, calls may finish"
@@ -74,6 +73,19 @@ pub(super) async fn run_until_stopped(
             std::mem::forget(telemetry);
             Ok(ExitCode::from(second.exit_code))
         }
+    }
+}
+
+/// Writes the banner on a thread of its own: nothing may read standard output.
+fn print_banner(banner: String) {
+    let write = move || {
+        let mut stdout = io::stdout();
+        if let Err(error) = (stdout.write_all(banner.as_bytes())).and_then(|()| stdout.flush()) {
+            tracing::warn!(%error, "cannot write the banner to standard output");
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().spawn(write) {
+        tracing::warn!(%error, "cannot write the banner to standard output");
     }
 }
 

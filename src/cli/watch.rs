@@ -257,5 +257,9 @@ fn show<W: Write>(
 
 /// Writes to standard error, which can be the terminal of the status line.
 fn print_error<W: Write>(renderer: &Renderer<W>, text: &str) {
-    renderer.suspend(|| super::print_error(&view::sanitize(text)));
+    renderer.suspend(|| {
+        super::print_error(&view::sanitize(text));
+        // The status line returns below it.
+        crate::telemetry::flush(super::MAX_FLUSH_TIME);
+    });
 }

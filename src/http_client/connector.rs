@@ -79,16 +79,7 @@ impl Service<Uri> for TcpConnector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let is_plaintext = uri.scheme() == Some(&Scheme::HTTP);
         let connect = self.0.call(uri);
-        Box::pin(async move {
-            Ok(TcpConnection {
-                stream: connect.await?,
-                write_failed: false,
-                first_read: match is_plaintext {
-                    true => FirstRead::Pending { has_written: false },
-                    false => FirstRead::Done,
-                },
-            })
-        })
+        Box::pin(async move { Ok(TcpConnection::new(connect.await?, is_plaintext)) })
     }
 }
 
@@ -130,6 +121,17 @@ pub(super) struct TcpConnection {
 }
 
 impl TcpConnection {
+    fn new(stream: TokioIo<TcpStream>, is_plaintext: bool) -> Self {
+        Self {
+            stream,
+            write_failed: false,
+            first_read: match is_plaintext {
+                true => FirstRead::Pending { has_written: false },
+                false => FirstRead::Done,
+            },
+        }
+    }
+
     /// Hides the error of a write to a connection that the peer has closed. `len` is what
     /// counts as written then.
     fn hide(&mut self, result: io::Result<usize>, len: usize) -> io::Result<usize> {
@@ -263,11 +265,7 @@ mod tests {
     async fn response_can_be_read_after_a_failed_write() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await;
-        let mut connection = TcpConnection {
-            stream: TokioIo::new(client.unwrap()),
-            write_failed: false,
-            first_read: FirstRead::Done,
-        };
+        let mut connection = TcpConnection::new(TokioIo::new(client.unwrap()), false);
         let (mut server, _) = listener.accept().await.unwrap();
         let mut write = async || {
             poll_fn(|context| Pin::new(&mut connection).poll_write(context, &[b'x'; 100])).await

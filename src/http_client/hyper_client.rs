@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -15,10 +15,13 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::Notify;
 
 use super::connector::Connector;
 use super::content_encoding::{self, DecodedBody};
-use super::{HttpRequest, POOL_IDLE_TIMEOUT, Settings, connect_error, exchange_error};
+use super::{
+    HttpRequest, MAX_INFORMATIONAL, POOL_IDLE_TIMEOUT, Settings, connect_error, exchange_error,
+};
 use crate::error::Error;
 
 /// Limit of a connection's read buffer, which must hold the response head. hyper's default,
@@ -27,11 +30,28 @@ const MAX_READ_BUFFER_BYTES: usize = 32 << 10;
 
 /// Whether a connection has begun to write a request: before, nothing was sent.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Begun(Arc<AtomicBool>);
+pub(super) struct Begun(Arc<Progress>);
+
+#[derive(Debug, Default)]
+struct Progress {
+    is_begun: AtomicBool,
+    /// Responses of 1xx that have arrived, and whether they are too many.
+    informational: AtomicU32,
+    flooded: Notify,
+}
 
 impl Begun {
     pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.is_begun.load(Ordering::Acquire)
+    }
+}
+
+impl Progress {
+    /// Counts a response of 1xx, which hyper skips without a limit.
+    fn count_informational(&self) {
+        if self.informational.fetch_add(1, Ordering::Relaxed) == MAX_INFORMATIONAL {
+            self.flooded.notify_one();
+        }
     }
 }
 
@@ -55,7 +75,7 @@ impl Body for RequestBody {
 
     /// A connection of hyper calls this when it encodes the head, and nothing calls it before.
     fn is_end_stream(&self) -> bool {
-        self.begun.0.store(true, Ordering::Release);
+        self.begun.0.is_begun.store(true, Ordering::Release);
         self.data.is_none()
     }
 
@@ -86,8 +106,10 @@ impl HyperClient {
     ) -> Result<Response<DecodedBody<Incoming>>, Error> {
         let mut outgoing = Request::new(RequestBody {
             data: request.body.filter(|body| !body.is_empty()),
-            begun,
+            begun: begun.clone(),
         });
+        let progress = begun.0.clone();
+        hyper::ext::on_informational(&mut outgoing, move |_| progress.count_informational());
         *outgoing.method_mut() = request.verb;
         let url = Bytes::from(String::from(request.url));
         *outgoing.uri_mut() = Uri::from_maybe_shared(url.clone())
@@ -97,7 +119,13 @@ impl HyperClient {
         let any = HeaderValue::from_static("*/*");
         headers.entry(ACCEPT).or_insert(any);
         headers.insert(USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
-        let response = self.0.request(outgoing).await;
+        let response = tokio::select! {
+            biased;
+            response = self.0.request(outgoing) => response,
+            () = begun.0.flooded.notified() => return Err(Error::NoResponse(format!(
+                "the upstream sent more than {MAX_INFORMATIONAL} informational responses (1xx)"
+            ))),
+        };
         let response = response.map_err(|error| match error.is_connect() {
             true => connect_error(&origin(&url), &error),
             false => exchange_error(&error),

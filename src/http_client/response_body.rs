@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::{BoxError, body_error, no_byte};
+use super::{BoxError, body_error, no_data};
 use crate::error::Error;
 
 /// The body of a response, decompressed, as it arrives. One chunk is in memory. Dropping it
@@ -58,7 +58,7 @@ impl ResponseBody {
                             .reset(Instant::now() + self.read_timeout);
                     }
                     ready!(self.timer.as_mut().poll(cx));
-                    return Poll::Ready(Some(Err(no_byte(self.read_timeout))));
+                    return Poll::Ready(Some(Err(no_data(self.read_timeout))));
                 }
             };
             self.is_reading = false;

@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use ring::digest::{SHA256, digest};
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::downstream::{ClientKey, Peer};
 use crate::error::Error;
 
 /// Request metadata with the client's token for the gateway.
@@ -29,16 +30,24 @@ impl ClientTokens {
         self.0.store(Arc::new(tokens.collect()));
     }
 
-    /// Rejects a request without a valid token, where one is required.
-    pub(super) fn authenticate(&self, headers: &http::HeaderMap) -> Result<(), Error> {
+    /// Rejects a request without a valid token, where one is required. Otherwise returns which
+    /// client it is: that of the token, else `peer`.
+    pub(super) fn authenticate(
+        &self,
+        headers: &http::HeaderMap,
+        peer: Peer,
+    ) -> Result<Peer, Error> {
         let accepted = self.0.load();
         if accepted.is_empty() {
-            return Ok(());
+            return Ok(peer);
         }
-        let given = headers.get(TOKEN).map(|v| hash(v.as_bytes()));
+        let token = headers.get(TOKEN);
+        let given = token.map(|v| hash(v.as_bytes()));
         // Comparing digests takes a time that reveals nothing about a token.
-        if given.is_some_and(|given| accepted.contains(&given)) {
-            return Ok(());
+        if let (Some(token), Some(given)) = (token, given)
+            && accepted.contains(&given)
+        {
+            return Ok(Peer::authenticated(ClientKey::of_token(token)));
         }
         Err(Error::Credential {
             code: tonic::Code::Unauthenticated,

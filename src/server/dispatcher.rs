@@ -15,7 +15,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::downstream::Downstream;
+use crate::downstream::{Downstream, Peer};
 use crate::engine::call_context::CallContext;
 use crate::engine::list_stream::{self, ListStream};
 use crate::engine::name_lookup::NameLookup;
@@ -30,7 +30,7 @@ use crate::server::response_metadata::{SANDBOX, add_inexact};
 use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::{ResponseWriteTimeout, SlowReader};
 use crate::server::served_method::ServedMethod;
-use crate::server::stream_info::{InstrumentedStream, StreamInfo, traced};
+use crate::server::stream_info::{InstrumentedStream, StreamInfo, is_logged, traced};
 use crate::server::unary_body::UnaryBody;
 use crate::telemetry::Metrics;
 use crate::upstream::{Upstream, Upstreams};
@@ -142,12 +142,15 @@ impl Dispatcher {
             Some(_) => &path[1..],
             None => "",
         };
-        tracing::info!(
-            operation,
-            request_id,
-            reason = error.log_text(),
-            "request rejected: unauthenticated"
-        );
+        let message = "request rejected: unauthenticated";
+        if is_logged(message, error, false) {
+            tracing::info!(
+                operation,
+                request_id,
+                reason = error.log_text(),
+                "{message}"
+            );
+        }
         self.metrics.unauthenticated.inc();
         let mut status = error.status(&error::StatusContext {
             operation,
@@ -178,7 +181,10 @@ impl Dispatcher {
         });
         self.metrics.rpc(operation, "").count(status.code());
         let reason = error.log_text();
-        tracing::info!(operation, request_id, reason, "call failed: not served");
+        let message = "call failed: not served";
+        if is_logged(message, &error, false) {
+            tracing::info!(operation, request_id, reason, "{message}");
+        }
         if let Some(id) = client.request_id {
             status.metadata_mut().as_mut().insert("x-request-id", id);
         }
@@ -195,6 +201,7 @@ impl Dispatcher {
         &self,
         served: &Arc<ServedMethod>,
         request: http::Request<TimeoutBody>,
+        peer: Peer,
         deadline: Deadline,
     ) -> http::Response<Body> {
         // Taken when tonic calls the handler: not for a request that it rejects itself.
@@ -202,6 +209,7 @@ impl Dispatcher {
             served,
             self.traces,
             request.headers(),
+            peer,
             deadline,
         ));
         let handled = {

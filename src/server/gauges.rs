@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::server::dispatcher::Dispatcher;
-use crate::telemetry::Sample;
+use crate::telemetry::{Sample, dropped_lines};
 use crate::upstream::Health;
 
 /// Registers the gauges and counters of the watches and of each upstream, read at scrape time.
@@ -34,6 +34,11 @@ pub fn register(dispatcher: &Arc<Dispatcher>) {
                 streams,
             ),
             gauge("watch_poll_loops", "Running poll loops", loops),
+            counter(gauge(
+                "log_lines_dropped",
+                "Lines of the log that were dropped, because nothing read standard error in time",
+                dropped_lines(),
+            )),
             counter(gauge(
                 "watch_polls",
                 "Reads of watched resources and of log pages",

@@ -113,17 +113,39 @@ impl Probes {
             // Spreads the probes of many gateways and upstreams.
             let jitter = self.interval.mul_f64(0.2 * fastrand::f64());
             let next = started + self.interval.mul_f64(0.9) + jitter;
-            tokio::select! {
-                () = sleep_until(next) => {}
-                () = self.upstream.check_requested() => {
-                    if self.upstream.accepts_credentials() == Health::Healthy {
-                        self.next_check = Instant::now();
-                        self.rejections = 0;
+            let mut latest = started;
+            loop {
+                tokio::select! {
+                    () = sleep_until(next) => break,
+                    () = self.upstream.check_requested() => {
+                        if self.upstream.accepts_credentials() == Health::Healthy {
+                            self.next_check = Instant::now();
+                            self.rejections = 0;
+                        }
+                        sleep_until(latest + MIN_REQUESTED_INTERVAL).await;
+                        self.verify(true).await;
+                        break;
                     }
-                    sleep_until(started + MIN_REQUESTED_INTERVAL).await;
-                    self.verify(true).await;
+                    () = self.upstream.probe_requested() => {
+                        sleep_until(latest + MIN_REQUESTED_INTERVAL).await;
+                        latest = Instant::now();
+                        self.confirm().await;
+                    }
                 }
             }
+        }
+    }
+
+    /// Checks whether the upstream responds to the gateway, too, after calls have failed: by the
+    /// read of the family if its credentials are accepted, else by the probe.
+    async fn confirm(&mut self) {
+        let upstream = self.upstream.clone();
+        let can_read = upstream.accepts_credentials() == Health::Healthy;
+        if can_read && self.verify(true).await {
+            return;
+        }
+        if let Some(result) = upstream.probe(self.timeout()).await {
+            upstream.record_response(&result);
         }
     }
 

@@ -22,9 +22,10 @@ use super::connection_end::ConnectionEnd;
 use super::connection_limits::{Activity, ConnectionLimits, Slot};
 use super::router::Router;
 use super::stream_executor::{StreamBody, StreamExecutor};
-use super::tls::Handshakes;
+use super::tls::{self, Handshakes};
 use super::write_coalescing::CoalescedWrites;
 use crate::config::{Config, ServerOptions, Tls};
+use crate::downstream::Peer;
 use crate::telemetry::ConnectionMetrics;
 
 /// The flow control windows of a stream and of a connection, in bytes.
@@ -189,7 +190,9 @@ impl Connections {
             return;
         }
         let Some(tls) = &self.tls else {
-            return self.serve_http(stream, slot, draining).await;
+            return self
+                .serve_http(stream, Peer::at(peer.ip()), slot, draining)
+                .await;
         };
         let handshake = tokio::select! {
             handshake = tls.accept(stream) => handshake,
@@ -197,7 +200,10 @@ impl Connections {
             _ = draining.changed() => return,
         };
         match handshake {
-            Ok(Some(stream)) => self.serve_http(stream, slot, draining).await,
+            Ok(Some(stream)) => {
+                let peer = tls::peer(&stream).unwrap_or(Peer::at(peer.ip()));
+                self.serve_http(stream, peer, slot, draining).await;
+            }
             Ok(None) => {}
             Err(reason) => {
                 let metrics = &self.router.dispatcher().metrics;
@@ -210,7 +216,7 @@ impl Connections {
     /// Serves HTTP on a connection. It gets GOAWAY at its maximum age, when it has been idle
     /// for too long, when it makes room for another or when the gateway drains, and ends with
     /// its last call.
-    async fn serve_http<T>(&self, io: T, slot: Slot, mut draining: watch::Receiver<()>)
+    async fn serve_http<T>(&self, io: T, peer: Peer, slot: Slot, mut draining: watch::Receiver<()>)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -222,7 +228,7 @@ impl Connections {
             if let Some(end) = &connection_end {
                 request.extensions_mut().insert(end.clone());
             }
-            let response = self.router.respond(request);
+            let response = self.router.respond(request, peer);
             async move { Ok::<_, Infallible>(response.await.map(StreamBody::new)) }
         });
         let preface = Preface::default();

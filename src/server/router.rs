@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use crate::deadline::Deadline;
+use crate::downstream::Peer;
 use crate::error::{self, Error, cut};
 use crate::server::authn::ClientTokens;
 use crate::server::dispatcher::Dispatcher;
@@ -74,8 +75,8 @@ impl Router {
         &self.dispatcher
     }
 
-    /// Serves one request.
-    pub(super) fn respond(&self, request: Request<Body>) -> ResponseFuture {
+    /// Serves one request of a client.
+    pub(super) fn respond(&self, request: Request<Body>, mut peer: Peer) -> ResponseFuture {
         if let Err(rejection) = protocol::check(&request) {
             self.dispatcher.metrics.unsupported.inc();
             tracing::debug!(?rejection, "request rejected");
@@ -88,11 +89,14 @@ impl Router {
             return self.reject(path, &Error::MetadataTooLarge { size, limit });
         }
         // Health needs no token: load balancers have none.
-        if !path.starts_with("/grpc.health.")
-            && let Err(error) = self.tokens.authenticate(request.headers())
-        {
-            let status = self.dispatcher.reject(path, request.headers(), &error);
-            return self.ready(status.into_http());
+        if !path.starts_with("/grpc.health.") {
+            peer = match self.tokens.authenticate(request.headers(), peer) {
+                Ok(peer) => peer,
+                Err(error) => {
+                    let status = self.dispatcher.reject(path, request.headers(), &error);
+                    return self.ready(status.into_http());
+                }
+            };
         }
         let timeouts = self.dispatcher.request_timeouts;
         if let Some(method) = self.dispatcher.method(path) {
@@ -100,7 +104,7 @@ impl Router {
             let deadline = dispatcher.deadline(request.headers());
             let request = request.map(|body| TimeoutBody::new(body, deadline, timeouts));
             return Box::pin(async move {
-                let response = dispatcher.serve(&method, request, deadline).await;
+                let response = dispatcher.serve(&method, request, peer, deadline).await;
                 dispatcher.mark_sandbox(response)
             });
         }

@@ -11,13 +11,13 @@ use tokio_stream::Stream;
 use tonic::{Code, Status};
 
 use crate::deadline::{CutOff, Deadline};
-use crate::downstream::Downstream;
+use crate::downstream::{Downstream, Peer};
 use crate::error::{self, Error};
 use crate::server::connection_end::EndReached;
 use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::SlowReader;
 use crate::server::served_method::ServedMethod;
-use crate::telemetry::{self, RpcMetrics, code_name};
+use crate::telemetry::{self, LineKind, RpcMetrics, code_name};
 use crate::upstream::{CUT_OFF, Upstream};
 
 /// Runs `work` within the call's span, if it has one.
@@ -26,6 +26,18 @@ pub async fn traced<T>(span: Option<tracing::Span>, work: impl Future<Output = T
         None => work.await,
         Some(span) => tracing::Instrument::instrument(work, span).await,
     }
+}
+
+/// Returns whether a line about this error is written; if not, it is part of a sum: clients can
+/// cause as many as they like.
+pub(super) fn is_logged(message: &'static str, error: &Error, is_warning: bool) -> bool {
+    let kind = LineKind {
+        message,
+        code: code_name(error.code()),
+        reason: error.log_kind(),
+        is_warning,
+    };
+    telemetry::is_logged(kind)
 }
 
 /// The record of a call. If it is dropped before the call has ended, the call counts as
@@ -62,9 +74,11 @@ impl StreamInfo {
         served: &Arc<ServedMethod>,
         traces: bool,
         headers: &HeaderMap,
+        peer: Peer,
         deadline: Deadline,
     ) -> Self {
         let mut client = Downstream::from_metadata(headers);
+        client.peer = peer;
         client.identify();
         let span = traces.then(|| telemetry::server_span(&served.method, &mut client));
         served.unrouted.in_flight.inc();
@@ -204,7 +218,9 @@ impl StreamInfo {
         );
         // A drain and the age of a connection end streams on purpose.
         let is_planned = matches!(error, Error::Draining | Error::ConnectionTooOld);
-        if is_server_error && !is_planned {
+        let is_warning = is_server_error && !is_planned;
+        let is_logged = is_logged("call failed", error, is_warning);
+        if is_logged && is_warning {
             tracing::warn!(
                 operation,
                 upstream,
@@ -215,7 +231,7 @@ impl StreamInfo {
                 reason,
                 "call failed"
             );
-        } else {
+        } else if is_logged {
             tracing::info!(
                 operation,
                 upstream,

@@ -15,6 +15,7 @@ use tower::{Service, ServiceExt};
 
 use crate::config::Config;
 use crate::deadline::Deadline;
+use crate::downstream::Peer;
 use crate::server::authn::ClientTokens;
 use crate::server::dispatcher::Dispatcher;
 use crate::server::request_body_timeout::{RequestTimeouts, TimeoutBody};
@@ -99,7 +100,7 @@ async fn incomplete_message_times_out_and_is_counted() {
     for (chunks, count) in [(vec![], 1), (vec![&[0, 0][..]], 2), (vec![&[0; 5][..]], 3)] {
         let silent = tokio_stream::iter(chunks).chain(tokio_stream::pending());
         let start = Instant::now();
-        let call = router.respond(request(GET_BUILD_INFO, "1H", silent));
+        let call = router.respond(request(GET_BUILD_INFO, "1H", silent), Peer::default());
         let hour = Duration::from_secs(3_600);
         let response = tokio::time::timeout(hour, call)
             .await
@@ -117,7 +118,10 @@ async fn incomplete_message_times_out_and_is_counted() {
         );
     }
     // A request that is being read is in flight; cancelled, it is counted.
-    let call = router.respond(request(GET_BUILD_INFO, "1H", tokio_stream::pending()));
+    let call = router.respond(
+        request(GET_BUILD_INFO, "1H", tokio_stream::pending()),
+        Peer::default(),
+    );
     let mut call = Box::pin(call);
     tokio::select! {
         _ = &mut call => panic!("no message was sent"),
@@ -196,7 +200,7 @@ async fn metadata_that_is_too_long_is_rejected_with_the_setting() {
         let mut request = request(path, "1H", tokio_stream::iter([&[0; 5][..]]));
         request.headers_mut().remove("grpc-timeout");
         request.headers_mut().insert("big", value.parse().unwrap());
-        let status = status(&router.respond(request).await);
+        let status = status(&router.respond(request, Peer::default()).await);
         if !is_rejected {
             assert_ne!(status.code(), Code::ResourceExhausted, "{status:?}");
             continue;
@@ -234,7 +238,9 @@ async fn deadline_counts_from_the_headers() {
     for slow in [false, true] {
         let start = Instant::now();
         let chunks = empty_message(slow);
-        let response = router.respond(request(GET_BUILD_INFO, "10S", chunks)).await;
+        let response = router
+            .respond(request(GET_BUILD_INFO, "10S", chunks), Peer::default())
+            .await;
         let status = status(&response);
         assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
         assert_eq!(start.elapsed().as_millis(), 9_950, "{status:?}");
@@ -348,7 +354,7 @@ async fn open(
         request = request.header("grpc-accept-encoding", encoding);
     }
     let request = request.body(Body::new(body)).unwrap();
-    router.respond(request).await
+    router.respond(request, Peer::default()).await
 }
 
 /// Runs `work` in paused time. Time runs again afterwards, so that no timeout fires while

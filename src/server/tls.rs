@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::config::Tls;
+use crate::downstream::{ClientKey, Peer};
 
 /// HTTP/1.1 is negotiated with clients that speak nothing else, as on a plaintext listener: they
 /// get a readable error instead of an alert.
@@ -89,6 +90,12 @@ impl Handshakes {
             tracing::warn!(%peer, reason, not_logged, "TLS handshake refused");
         }
     }
+}
+
+/// Returns the client that has authenticated itself by a certificate, if it has one.
+pub(super) fn peer(stream: &TlsStream<TcpStream>) -> Option<Peer> {
+    let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+    Some(Peer::authenticated(ClientKey::of_certificate(certificate)))
 }
 
 /// Builds the settings of handshakes.

@@ -11,7 +11,7 @@ use super::availability::{Aspect, Health};
 use super::{RequestContext, Upstream};
 use crate::credentials::{self, Credential};
 use crate::deadline::Deadline;
-use crate::downstream::Downstream;
+use crate::downstream::{ClientKey, Downstream};
 use crate::error::{Error, LoginFailure};
 use crate::http_client::HttpRequest;
 use drawbridge_transcoder::call::{Call, Reply};
@@ -94,7 +94,14 @@ impl Upstream {
                 false => self.log_in(context.deadline).await?,
             };
             let mut sent = false;
-            let attempt = self.attempt(context, call, &credential, 1, &mut sent);
+            let attempt = self.attempt(
+                context,
+                ClientKey::default(),
+                call,
+                &credential,
+                1,
+                &mut sent,
+            );
             match attempt.await {
                 Err(Error::Upstream(fault))
                     if fault.credential_rejected
@@ -129,7 +136,8 @@ impl Upstream {
             // Nothing was sent, or nothing is known.
             Err(_) => return,
         };
-        self.circuit_breaker.set_health(responds);
+        self.circuit_breaker
+            .record_probe(responds == Health::Healthy);
         let name = &self.settings.name;
         self.availability
             .set(name, Aspect::Responds, responds, &reason);
@@ -180,7 +188,7 @@ impl Upstream {
             None => Health::Healthy,
             Some(_) => Health::Unhealthy,
         };
-        self.circuit_breaker.set_health(health);
+        self.circuit_breaker.record_probe(problem.is_none());
         let reason = || problem.unwrap_or_default();
         self.availability
             .set(&self.settings.name, Aspect::Responds, health, reason);
@@ -233,6 +241,11 @@ impl Upstream {
     /// Waits until the result of a call makes a health check necessary.
     pub async fn check_requested(&self) {
         self.check_requests.notified().await;
+    }
+
+    /// Waits until calls that fail make a probe necessary: the upstream may not respond.
+    pub async fn probe_requested(&self) {
+        self.probe_requests.notified().await;
     }
 
     /// Returns the text of an exchange that failed: where, and what to do.

@@ -997,7 +997,7 @@ async fn health_checks_do_not_count_as_calls() {
     }
     assert_eq!(down.stats(), Stats::default());
     assert_eq!(down.health(), Health::Unhealthy);
-    assert!(down.retry_budget.withdraw());
+    assert!(down.retry_budget.withdraw(ClientKey::default()));
 }
 
 #[tokio::test]

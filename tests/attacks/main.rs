@@ -14,8 +14,11 @@
 
 mod support;
 
+mod breaker;
 mod connections;
 mod floods;
 mod harness;
+mod idle_memory;
+mod log;
 mod readers;
 mod requests;

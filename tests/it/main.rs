@@ -50,6 +50,7 @@ mod sandbox;
 mod seeds;
 mod server;
 mod servicestage;
+mod shared_limits;
 mod terminal;
 mod terminal_job;
 mod terminal_stack;

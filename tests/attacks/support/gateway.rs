@@ -239,6 +239,21 @@ impl Gateway {
         assert!(killed.unwrap().success());
     }
 
+    /// Waits for the end of the process.
+    pub fn exits(&mut self) -> std::process::ExitStatus {
+        let started = std::time::Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(
+                started.elapsed() < Duration::from_secs(60),
+                "it does not exit"
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     fn proc(&self, file: &str) -> String {
         format!("/proc/{}/{file}", self.child.id())
     }
