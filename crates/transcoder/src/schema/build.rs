@@ -490,8 +490,7 @@ impl Builder {
             condition,
             names,
             mask_names: is_mask.then(|| {
-                let holder = field.parent_message();
-                Box::new(self.mask_names.within(holder))
+                Box::new(self.mask_names.within(field.parent_message()))
             }),
             tag: Tag::new(field.number(), Tag::wire_type(kind)),
             packed_tag: Tag::new(field.number(), 2),
