@@ -730,9 +730,9 @@ impl Upstream {
         {
             fault.code = Code::Unimplemented;
             fault.is_unrelated |= cause == missing_api::Cause::Proxy;
-            if fault.metadata.iter().all(|(key, _)| *key != HINT) {
-                fault.metadata.push((HINT, cause.hint().to_owned()));
-            }
+            // A hint of the family is about the resource.
+            fault.metadata.retain(|(key, _)| *key != HINT);
+            fault.metadata.push((HINT, cause.hint().to_owned()));
         }
         if let Some(hint) = missing_api::plaintext_hint(&fault) {
             fault.code = Code::FailedPrecondition;

@@ -74,6 +74,28 @@ async fn http_status_maps_to_grpc_code() {
             Code::NotFound,
             "has no permission for it",
         ),
+        // Of a proxy, and of a gateway in front of it: they say nothing about the resource.
+        (
+            "TaskService/GetTask",
+            404,
+            "<html><body><h1>404 Not Found</h1></body></html>",
+            Code::Unimplemented,
+            "the response is not the API's, but a proxy's",
+        ),
+        (
+            "TaskService/DeleteTask",
+            404,
+            r#"{"message":"API not found","request_id":"r"}"#,
+            Code::Unimplemented,
+            "the upstream does not offer this operation",
+        ),
+        (
+            "TaskService/DeleteTask",
+            404,
+            r#"{"error_code":"APIGW.0101","error_msg":"The API does not exist"}"#,
+            Code::Unimplemented,
+            "the upstream does not offer this operation",
+        ),
         ("TaskService/DeleteTask", 405, "", Code::Unimplemented, ""),
         ("TaskService/GetTask", 406, "", Code::Internal, ""),
         (
