@@ -63,8 +63,8 @@ async fn http_status_maps_to_grpc_code() {
             "TaskService/GetTask",
             401,
             "",
-            Code::Unauthenticated,
-            "lacks the permission",
+            Code::FailedPrecondition,
+            "set [upstream.auth]",
         ),
         ("TaskService/GetTask", 403, "", Code::PermissionDenied, ""),
         (
