@@ -68,9 +68,17 @@ impl ConnectionFamilies {
         );
     }
 
-    /// Returns the metrics of a listener.
+    /// Returns the metrics of a listener. All of them exist from now on, with the value 0.
     pub(super) fn of(&self, listener: &'static str) -> ConnectionMetrics {
         let labels = ListenerLabels { listener };
+        for limit in ["total", "per_address"] {
+            let labels = RefusedLabels { listener, limit };
+            drop(self.refused.get_or_create(&labels));
+        }
+        for reason in ["no_preface", "idle", "evicted"] {
+            let labels = ClosedLabels { listener, reason };
+            drop(self.closed.get_or_create(&labels));
+        }
         ConnectionMetrics {
             listener,
             families: self.clone(),

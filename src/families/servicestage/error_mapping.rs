@@ -164,7 +164,7 @@ fn code(context: &FaultContext<'_>, reply: &Reply, reason: &str) -> Code {
         (414 | 494, _) => Code::InvalidArgument,
         // Source of these two: docs/apis/servicestage.md, "Mapping to gRPC".
         (504, _) => Code::DeadlineExceeded,
-        (300..=399, _) => Code::Unavailable,
+        (300..=303 | 305..=399, _) => Code::Unavailable,
         _ => common::code(context, reply),
     }
 }
