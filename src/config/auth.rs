@@ -36,9 +36,17 @@ const RESERVED_HEADERS: &[&str] = &[
     "content-length",
     "content-type",
     "content-encoding",
-    "accept-encoding",
     "expect",
     "http2-settings",
+    // The gateway sends them itself.
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "user-agent",
+    "x-openstack-request-id",
+    "x-request-id",
+    "traceparent",
+    "tracestate",
 ];
 
 /// The default header of a token.
@@ -371,7 +379,7 @@ fn token(section: &Section<'_>) -> Option<Settings> {
                 Err(_) => section.invalid("header", "is not a header name"),
                 Ok(name) if RESERVED_HEADERS.contains(&name.as_str()) => section.invalid(
                     "header",
-                    "belongs to the connection or the message: name the header that the \
+                    "belongs to the connection or the message, or the gateway sends it itself: name the header that the \
                      upstream reads the token from, for example x-auth-token",
                 ),
                 Ok(_) => {}

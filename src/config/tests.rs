@@ -466,6 +466,14 @@ fn contradictory_credentials_are_rejected() {
             "auth.header: belongs to the connection or the message",
         ),
         (
+            "kind='token'\ntoken_env='SECRET'\nheader='X-Request-Id'".into(),
+            "auth.header: belongs to the connection or the message, or the gateway sends it itself",
+        ),
+        (
+            "kind='token'\ntoken_env='SECRET'\nheader='traceparent'".into(),
+            "auth.header: belongs to the connection or the message, or the gateway sends it itself",
+        ),
+        (
             "kind='token'\ntoken_env='SECRET'\nheader='a b'".into(),
             "auth.header: is not a header name",
         ),

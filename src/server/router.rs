@@ -13,12 +13,13 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use crate::deadline::Deadline;
-use crate::downstream::Peer;
+use crate::downstream::{Downstream, Peer};
 use crate::error::{self, Error, cut};
 use crate::server::authn::ClientTokens;
 use crate::server::dispatcher::Dispatcher;
 use crate::server::protocol;
 use crate::server::request_body_timeout::TimeoutBody;
+use crate::server::stream_info::is_logged;
 use crate::spelling::nearest;
 
 /// The rpcs that [`Routes`] serve, without the leading slash.
@@ -86,7 +87,8 @@ impl Router {
         let size = metadata_size(request.headers());
         if size > self.max_metadata_bytes {
             let limit = self.max_metadata_bytes;
-            return self.reject(path, &Error::MetadataTooLarge { size, limit });
+            let error = Error::MetadataTooLarge { size, limit };
+            return self.reject(path, request.headers(), &error);
         }
         // Health needs no token: load balancers have none.
         if !path.starts_with("/grpc.health.") {
@@ -113,7 +115,7 @@ impl Router {
         }
         let Some(own) = own_method(path) else {
             let error = Error::UnknownMethod(self.unknown_method(path));
-            return self.reject(path, &error);
+            return self.reject(path, request.headers(), &error);
         };
         let until = Deadline::after(timeouts.total);
         let mut request =
@@ -133,18 +135,29 @@ impl Router {
     }
 
     /// Rejects a request before an rpc is selected.
-    fn reject(&self, path: &str, error: &Error) -> ResponseFuture {
+    fn reject(&self, path: &str, headers: &HeaderMap, error: &Error) -> ResponseFuture {
         self.dispatcher.metrics.unsupported.inc();
-        tracing::debug!(reason = error.log_text(), "request rejected");
+        let mut client = Downstream::from_metadata(headers);
+        client.identify();
+        let request_id = client.request_id.as_ref();
+        let request_id = request_id.and_then(|id| id.to_str().ok());
         let operation = match self.dispatcher.method(path) {
             Some(_) => &path[1..],
             None => own_method(path).unwrap_or_default(),
         };
-        let context = error::StatusContext {
+        let (message, reason) = ("request rejected", error.log_text());
+        if is_logged(message, error, false) {
+            tracing::info!(operation, request_id, reason, "{message}");
+        }
+        let mut status = error.status(&error::StatusContext {
             operation,
+            request_id: request_id.unwrap_or_default(),
             ..error::StatusContext::default()
-        };
-        self.ready(error.status(&context).into_http())
+        });
+        if let Some(id) = client.request_id {
+            status.metadata_mut().as_mut().insert("x-request-id", id);
+        }
+        self.ready(status.into_http())
     }
 
     fn ready(&self, response: Response<Body>) -> ResponseFuture {

@@ -482,7 +482,8 @@ fn heat_error(name: &str, response: &Value, status: &Status) {
         .as_str()
         .unwrap_or_default();
     let want = match (http, kind) {
-        (401, _) => Code::Unauthenticated,
+        // The gateway is configured without credentials.
+        (401, _) => Code::FailedPrecondition,
         (403, _) => Code::PermissionDenied,
         (404, "NotFound" | "EntityNotFound" | "ResourceNotFound" | "HTTPNotFound" | "") => {
             Code::NotFound
