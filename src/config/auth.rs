@@ -292,6 +292,17 @@ pub(super) fn has_files(section: &Section<'_>) -> bool {
         || keys.any(|key| key.ends_with("_file") && section.has(key))
 }
 
+/// Returns the paths of the files with secrets, as they are in the configuration.
+pub(super) fn files(section: &Section<'_>) -> String {
+    let keys = KINDS.iter().flat_map(|(_, kind)| kind.own_keys());
+    let mut files: Vec<String> = keys
+        .filter(|key| key.ends_with("_file") && section.has(key))
+        .filter_map(|key| text(section, key))
+        .collect();
+    files.dedup();
+    files.join(", ")
+}
+
 /// Returns what to do about a key of `[[upstream]]` that belongs elsewhere.
 pub(super) fn hint_for_upstream(key: &str) -> Option<String> {
     let inner = match key {

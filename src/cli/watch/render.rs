@@ -17,8 +17,8 @@ const MIN_BAR_COLUMNS: usize = 4;
 const MIN_SUBJECT_COLUMNS: usize = 6;
 /// Narrower terminals show times without the date.
 const MIN_DATE_COLUMNS: usize = 60;
-/// Narrower terminals have no room for a margin.
-const MIN_MARGIN_COLUMNS: usize = 12;
+/// Narrower terminals have no room for a margin: there `^C` leaves the status line.
+const MIN_MARGIN_COLUMNS: usize = 60;
 /// Maximum number of redraws per second.
 const MAX_REDRAWS_PER_SECOND: u8 = 10;
 
@@ -447,8 +447,14 @@ mod tests {
             (&web, 0, ""),
             (
                 &unconfirmed,
-                80,
+                82,
                 "stack web 3/12 CREATE_IN_PROGRESS (not confirmed since 2026-11-21T12:00:01Z) 5s",
+            ),
+            // `^C` has room behind it.
+            (
+                &unconfirmed,
+                81,
+                "stack web 3/12 CREATE_IN_PROGRESS (not confirmed since 2026-11-21T12:00:01Z)",
             ),
             (&unconfirmed, 40, "3/12 CREATE_IN_PROGRESS (unconfirmed)"),
             (&long, 40, "xxxxxxxxxxxxxx… 3/12 CREATE_IN_PROGRESS"),
