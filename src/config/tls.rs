@@ -149,17 +149,19 @@ fn dates(
     chain.enumerate().filter_map(problem).collect()
 }
 
-/// Returns a warning if any of these certificates of CAs has expired: the first one, and how many
-/// more.
+/// Returns a warning if all of these certificates of CAs have expired: the first one, and how
+/// many more. Bundles of the system contain expired ones, too.
 pub(super) fn expired_ca(certificates: &[CertificateDer<'_>], now: SystemTime) -> Option<String> {
-    let mut expired = certificates.iter().filter_map(|der| {
+    let expired = certificates.iter().filter_map(|der| {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let end = certificate.validity().not_after.timestamp();
         let end = SystemTime::UNIX_EPOCH + Duration::from_secs(end.try_into().unwrap_or(0));
         (now >= end).then(|| (certificate.subject().to_string(), text(end)))
     });
-    let (subject, end) = expired.next()?;
-    let more = match expired.count() {
+    let expired: Vec<(String, String)> = expired.collect();
+    let (subject, end) = expired.first()?;
+    let more = match expired.len() - 1 {
+        _ if expired.len() < certificates.len() => return None,
         0 => String::new(),
         more => format!(" (and {more} more)"),
     };
@@ -215,12 +217,10 @@ mod tests {
         });
         for (certificates, want) in [
             (vec![new.clone()], None),
+            (vec![new, old.clone()], None),
+            (vec![old.clone()], Some("2026-01-01T00:00:00Z: renew")),
             (
-                vec![new.clone(), old.clone()],
-                Some("2026-01-01T00:00:00Z: renew"),
-            ),
-            (
-                vec![old.clone(), new, old],
+                vec![old.clone(), old],
                 Some("2026-01-01T00:00:00Z (and 1 more): renew"),
             ),
         ] {
