@@ -236,7 +236,8 @@ impl<'a> Required<'a> {
         if !found.unknown.any() {
             return None;
         }
-        let beside = || method.error_status(&found.unknown.object(body), Evidence::NotTheResource);
+        let unknown_error =
+            || method.error_status(&found.unknown.object(body), Evidence::NotTheResource);
         if let Rule::Member(_, index) = self.rule {
             let field = &message.fields[usize::from(index)];
             let is_object = matches!(field.kind, Kind::Message(_));
@@ -246,8 +247,8 @@ impl<'a> Required<'a> {
                     method.error_status(body, Evidence::NotTheResource)
                 }
                 // A list next to an error is not all of the list.
-                Cardinality::Repeated => beside(),
-                Cardinality::Map => beside().filter(|_| wire.is_empty()),
+                Cardinality::Repeated => unknown_error(),
+                Cardinality::Map => unknown_error().filter(|_| wire.is_empty()),
                 // Error bodies have no object of that name.
                 _ if is_object => None,
                 _ => method.error_status(body, may_be(message)),
@@ -256,7 +257,7 @@ impl<'a> Required<'a> {
         let has_known = known(message).any(|(index, _)| found.has_content(index));
         match has_known {
             // Nothing but empty lists and zeros.
-            true if wire.is_empty() => beside(),
+            true if wire.is_empty() => unknown_error(),
             true => None,
             // Nothing but members without a field.
             false => method.error_status(body, Evidence::NotTheResource),
