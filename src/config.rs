@@ -39,6 +39,13 @@ use reader::{Report, Section};
 /// Maximum size of a configuration file, a descriptor set or a file with a secret.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
+/// A client token with fewer bytes is a warning.
+const MIN_CLIENT_TOKEN_BYTES: usize = 16;
+
+/// What is wrong where [`Config::has_plaintext_tokens`].
+pub const PLAINTEXT_TOKENS: &str = "client tokens are received over plaintext: set [listen.tls], \
+                                    unless a proxy in front of the gateway terminates TLS";
+
 /// Looks up an environment variable. Tests pass their own.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -289,8 +296,11 @@ impl Config {
         let mut with_files = Vec::new();
         for (number, section) in root.sections("upstream").iter().enumerate() {
             if let Some(upstream) = upstreams::read(section) {
-                if auth::has_files(&section.section("auth")) {
-                    with_files.push((config.upstreams.len(), number));
+                let auth = section.section("auth");
+                if auth::has_files(&auth) {
+                    let files = upstream.auth_place.clone();
+                    let files = files.unwrap_or_else(|| auth::files(&auth));
+                    with_files.push((config.upstreams.len(), number, files));
                 }
                 config.upstreams.push(upstream);
             }
@@ -317,10 +327,11 @@ impl Config {
             let snapshot = snapshot.clone();
             config.listen_source = Some(FileSource::new(move || snapshot.listen()));
         }
-        for (index, number) in with_files {
+        for (index, number, files) in with_files {
             let snapshot = snapshot.clone();
-            config.upstreams[index].auth_source =
-                Some(SettingsSource::new(move || snapshot.auth(number)));
+            let upstream = &mut config.upstreams[index];
+            let source = SettingsSource::new(move || snapshot.auth(number));
+            upstream.auth_source = Some(source.named(&upstream.name, &files));
         }
         // An invalid upstream has been reported, and is not in `config`.
         if report.is_clean() {
@@ -364,6 +375,9 @@ impl Config {
         if let Some(bytes) = clients.file("tokens_file") {
             let text = String::from_utf8_lossy(&bytes);
             let tokens = text.lines().map(str::trim);
+            for (number, token) in text.lines().map(str::trim).enumerate() {
+                check_client_token(&clients, number + 1, token);
+            }
             self.client_tokens = tokens
                 .filter(|line| !line.is_empty() && !line.starts_with('#'))
                 .map(SecretString::from)
@@ -598,6 +612,27 @@ fn descriptors(section: &Section<'_>) -> Option<Source> {
         bytes,
         selection,
     })
+}
+
+/// Reports a token that no client can send, and warns of one that can be guessed.
+fn check_client_token(section: &Section<'_>, line: usize, token: &str) {
+    if token.is_empty() || token.starts_with('#') {
+        return;
+    }
+    let is_sent = token.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_sent {
+        let problem = format!(
+            "line {line} of the file is no token: write one per line, of ASCII characters without \
+             blanks"
+        );
+        section.invalid("tokens_file", &problem);
+    } else if token.len() < MIN_CLIENT_TOKEN_BYTES {
+        let problem = format!(
+            "the token in line {line} of the file is shorter than {MIN_CLIENT_TOKEN_BYTES} \
+             characters and can be guessed: make one with `openssl rand -hex 32`"
+        );
+        section.warn("tokens_file", &problem);
+    }
 }
 
 /// Returns the trimmed value of a variable, unless it is unset or blank.

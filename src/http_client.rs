@@ -44,6 +44,7 @@ pub(crate) mod test_server;
 mod tests;
 mod tls;
 
+pub(crate) use crate::http_client::proxy::is_loopback;
 pub(crate) use crate::http_client::tls::read_certificates;
 
 const USER_AGENT: &str = concat!("drawbridge/", env!("CARGO_PKG_VERSION"));

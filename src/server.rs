@@ -63,4 +63,4 @@ pub use authn::TOKEN;
 pub(crate) use codec::WireCodec;
 pub(crate) use descriptors::raise_limit as raise_descriptor_limit;
 pub use gateway::{BoundGateway, Gateway, ServerHandle};
-pub use listen_files::ReloadHandle;
+pub use listen_files::{ReloadHandle, Reloaded};

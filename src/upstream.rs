@@ -761,7 +761,13 @@ impl Upstream {
             fault.transient = true;
         }
         // The client's own credentials may be valid: it must not replace them.
-        if fault.code == Code::Unauthenticated && self.credentials.are_configured() {
+        let auth = &self.settings.auth;
+        if fault.code == Code::Unauthenticated && matches!(auth, credentials::Settings::None) {
+            fault.code = Code::FailedPrecondition;
+            fault.metadata.retain(|(key, _)| *key != HINT);
+            let hint = "it requires credentials: set [upstream.auth]".to_owned();
+            fault.metadata.push((HINT, hint));
+        } else if fault.code == Code::Unauthenticated && self.credentials.are_configured() {
             fault.code = Code::FailedPrecondition;
             if fault.metadata.iter().all(|(key, _)| *key != HINT) {
                 let hint = "the upstream rejects the gateway's own credentials: its operator \
@@ -774,9 +780,9 @@ impl Upstream {
         {
             fault.code = Code::Unimplemented;
             fault.is_unrelated |= cause == missing_api::Cause::Proxy;
-            if fault.metadata.iter().all(|(key, _)| *key != HINT) {
-                fault.metadata.push((HINT, cause.hint().to_owned()));
-            }
+            // A hint of the family is about the resource.
+            fault.metadata.retain(|(key, _)| *key != HINT);
+            fault.metadata.push((HINT, cause.hint().to_owned()));
         }
         if let Some(hint) = missing_api::plaintext_hint(&fault) {
             fault.code = Code::FailedPrecondition;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::Failure;
-use crate::config::{Config, Problem};
+use crate::config::{Config, PLAINTEXT_TOKENS, Problem};
 use crate::contract::{Contract, Method};
 use crate::credentials::{Scope, Settings as Auth};
 use crate::deadline::Deadline;
@@ -61,6 +61,8 @@ pub struct Checked {
     region: Option<String>,
     endpoint: Option<String>,
     elapsed: Duration,
+    /// Whether certificates are not verified.
+    insecure: bool,
     /// The rpc that was called.
     read: Option<String>,
     result: Result<Shown, String>,
@@ -84,11 +86,20 @@ pub(super) async fn run(
             }
             report => report?,
         },
-        Err(problems) if options.json => Report {
-            problems,
-            ..Report::default()
-        },
-        Err(problems) => return Err(problems.into()),
+        Err(problems) => {
+            let mut problems = problems;
+            if !options.upstream.is_empty() {
+                let hint = "--upstream checks one upstream; the file as a whole must be valid";
+                problems.push(Problem::from(hint.to_owned()));
+            }
+            if !options.json {
+                return Err(problems.into());
+            }
+            Report {
+                problems,
+                ..Report::default()
+            }
+        }
     };
     let traces = telemetry::traces_problem();
     let traces = traces.map(|problem| format!("traces are not exported: {problem}"));
@@ -129,6 +140,11 @@ pub async fn check(config: &Config, names: &[String]) -> Result<Report, Failure>
     };
     let left_out = contract.warnings();
     report.warnings.extend(texts(&left_out).map(Problem::from));
+    if config.has_plaintext_tokens() {
+        let place = format!("listen on {}", config.listen);
+        let warning = Problem::from(format!("{place}: {PLAINTEXT_TOKENS}"));
+        report.warnings.push(warning);
+    }
     if let Some(tls) = &config.tls {
         let now = std::time::SystemTime::now();
         report.problems.extend(tls.problems(now));
@@ -208,6 +224,7 @@ async fn check_one(upstream: &Arc<Upstream>, method: Option<&Arc<Method>>) -> Ch
         region,
         endpoint: upstream.endpoint_text(),
         elapsed,
+        insecure: settings.transport.insecure_skip_verify,
         read: method.map(|method| method.path[1..].to_owned()),
         result,
     }
@@ -307,6 +324,8 @@ impl Checked {
         parts.extend(self.project.as_ref().map(|p| format!("project {p}")));
         parts.extend(self.region.as_ref().map(|r| format!("region {r}")));
         parts.extend(self.endpoint.clone());
+        let insecure = "INSECURE: certificates are not verified";
+        parts.extend(self.insecure.then(|| insecure.to_owned()));
         let (text, millis) = (parts.join(", "), self.elapsed.as_millis());
         format!("OK  {text} ({millis} ms){}", self.restriction(shown))
     }
@@ -344,6 +363,7 @@ impl Checked {
             "project": self.project,
             "region": self.region,
             "endpoint": self.endpoint,
+            "insecure_skip_verify": self.insecure,
             "elapsed_ms": self.elapsed.as_millis() as u64,
             "read": self.read,
             "serves": matches!(self.result, Ok(Shown::Serves)),

@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::banner::{GrpcurlFlags, banner};
 use super::{idle_memory, log_warnings};
 use crate::config::Config;
-use crate::server::{Gateway, ReloadHandle, raise_descriptor_limit};
+use crate::server::{Gateway, ReloadHandle, Reloaded, raise_descriptor_limit};
 use crate::telemetry::Telemetry;
 
 /// Serves the configured upstreams.
@@ -141,8 +141,13 @@ impl Signals {
                 _ = self.terminate.recv() => return SIGTERM,
                 _ = self.interrupt.recv() => return SIGINT,
                 _ = self.hangup.recv() => match reload.reload().await {
-                    true => tracing::info!("SIGHUP: the files of [listen] were read again"),
-                    false => tracing::info!(
+                    Reloaded::Applied => {
+                        tracing::info!("SIGHUP: the files of [listen] were read again");
+                    }
+                    Reloaded::Refused => tracing::warn!(
+                        "SIGHUP: the files of [listen] are invalid: the last ones stay"
+                    ),
+                    Reloaded::NoFiles => tracing::info!(
                         "SIGHUP ignored: the configuration is read at start only"
                     ),
                 },

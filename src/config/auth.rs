@@ -36,9 +36,17 @@ const RESERVED_HEADERS: &[&str] = &[
     "content-length",
     "content-type",
     "content-encoding",
-    "accept-encoding",
     "expect",
     "http2-settings",
+    // The gateway sends them itself.
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "user-agent",
+    "x-openstack-request-id",
+    "x-request-id",
+    "traceparent",
+    "tracestate",
 ];
 
 /// The default header of a token.
@@ -292,6 +300,17 @@ pub(super) fn has_files(section: &Section<'_>) -> bool {
         || keys.any(|key| key.ends_with("_file") && section.has(key))
 }
 
+/// Returns the paths of the files with secrets, as they are in the configuration.
+pub(super) fn files(section: &Section<'_>) -> String {
+    let keys = KINDS.iter().flat_map(|(_, kind)| kind.own_keys());
+    let mut files: Vec<String> = keys
+        .filter(|key| key.ends_with("_file") && section.has(key))
+        .filter_map(|key| text(section, key))
+        .collect();
+    files.dedup();
+    files.join(", ")
+}
+
 /// Returns what to do about a key of `[[upstream]]` that belongs elsewhere.
 pub(super) fn hint_for_upstream(key: &str) -> Option<String> {
     let inner = match key {
@@ -360,7 +379,7 @@ fn token(section: &Section<'_>) -> Option<Settings> {
                 Err(_) => section.invalid("header", "is not a header name"),
                 Ok(name) if RESERVED_HEADERS.contains(&name.as_str()) => section.invalid(
                     "header",
-                    "belongs to the connection or the message: name the header that the \
+                    "belongs to the connection or the message, or the gateway sends it itself: name the header that the \
                      upstream reads the token from, for example x-auth-token",
                 ),
                 Ok(_) => {}

@@ -261,12 +261,22 @@ impl<'a> Section<'a> {
 
     /// Reports a problem of a key, at the key or, if it is absent, at the section.
     pub(super) fn invalid(&self, key: &str, problem: &str) {
+        self.report
+            .add_at(self.start(key), &self.name(key), problem);
+    }
+
+    /// Returns the byte offset of a key; of the section, if it does not have the key.
+    fn start(&self, key: &str) -> usize {
         let found = self.table.and_then(|table| {
             let entry = table.iter().find(|(name, _)| name.get_ref() == key)?;
             Some(entry.0.span().start)
         });
-        self.report
-            .add_at(found.unwrap_or(self.at), &self.name(key), problem);
+        found.unwrap_or(self.at)
+    }
+
+    /// Reports a problem of a key that does not prevent the start.
+    pub(super) fn warn(&self, key: &str, problem: &str) {
+        self.warn_at(self.start(key), key, problem);
     }
 
     /// Reports a problem of a key at this byte offset of the file.

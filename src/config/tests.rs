@@ -466,6 +466,14 @@ fn contradictory_credentials_are_rejected() {
             "auth.header: belongs to the connection or the message",
         ),
         (
+            "kind='token'\ntoken_env='SECRET'\nheader='X-Request-Id'".into(),
+            "auth.header: belongs to the connection or the message, or the gateway sends it itself",
+        ),
+        (
+            "kind='token'\ntoken_env='SECRET'\nheader='traceparent'".into(),
+            "auth.header: belongs to the connection or the message, or the gateway sends it itself",
+        ),
+        (
             "kind='token'\ntoken_env='SECRET'\nheader='a b'".into(),
             "auth.header: is not a header name",
         ),
@@ -700,6 +708,33 @@ fn clients_must_be_authenticated_beyond_loopback() {
     let on_loopback =
         Config::parse("d.toml", HEAT, directory.path(), Config::empty(), &env).expect("loopback");
     assert!(!on_loopback.has_plaintext_tokens());
+    let short: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+    assert!(
+        short[0].contains("listen.clients.tokens_file: the token in line "),
+        "{short:?}"
+    );
+    assert!(
+        short
+            .iter()
+            .all(|warning| warning.contains("is shorter than 16")),
+        "{short:?}"
+    );
+    for token in [
+        "a secret with blanks",
+        "geheimnis-mit-\u{fc}",
+        "0123456789abcdef # comment",
+    ] {
+        std::fs::write(
+            directory.path().join("unusable"),
+            format!("# one\n{token}\n"),
+        )
+        .unwrap();
+        let unusable = format!("{listen}[listen.clients]\ntokens_file='unusable'\n{basic}");
+        let problems = parse(&unusable).expect_err(token);
+        let want = "listen.clients.tokens_file: line 2 of the file is no token";
+        assert!(problems[0].to_string().contains(want), "{problems:?}");
+        assert!(!problems[0].to_string().contains(token), "{problems:?}");
+    }
     let mutual = format!("{listen}{tls}client_ca_file='pem'\n{basic}");
     assert!(parse(&mutual).expect("mTLS").tls.is_some());
     let none = format!("{listen}[listen.clients]\ntokens_file='none'\n{basic}");

@@ -149,6 +149,27 @@ fn dates(
     chain.enumerate().filter_map(problem).collect()
 }
 
+/// Returns a warning if all of these certificates of CAs have expired: the first one, and how
+/// many more. Bundles of the system contain expired ones, too.
+pub(super) fn expired_ca(certificates: &[CertificateDer<'_>], now: SystemTime) -> Option<String> {
+    let expired = certificates.iter().filter_map(|der| {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let end = certificate.validity().not_after.timestamp();
+        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(end.try_into().unwrap_or(0));
+        (now >= end).then(|| (certificate.subject().to_string(), text(end)))
+    });
+    let expired: Vec<(String, String)> = expired.collect();
+    let (subject, end) = expired.first()?;
+    let more = match expired.len() - 1 {
+        _ if expired.len() < certificates.len() => return None,
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    Some(format!(
+        "the CA certificate of {subject} expired at {end}{more}: renew it"
+    ))
+}
+
 /// Returns a time as in `2026-11-30T12:00:00Z`.
 fn text(time: SystemTime) -> String {
     prost_types::Timestamp::from(time).to_string()
@@ -184,6 +205,28 @@ mod tests {
             certificate: certificate.pem().into_bytes(),
             key: key.serialize_pem().into(),
             client_ca: None,
+        }
+    }
+
+    #[test]
+    fn expired_ca_of_an_upstream_is_a_warning() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_796_000_000);
+        let [old, new] = [(2026, 1, 1), (2099, 1, 1)].map(|end| {
+            let pem = certificate((2000, 1, 1), end).certificate;
+            CertificateDer::from_pem_slice(&pem).expect("a certificate")
+        });
+        for (certificates, want) in [
+            (vec![new.clone()], None),
+            (vec![new, old.clone()], None),
+            (vec![old.clone()], Some("2026-01-01T00:00:00Z: renew")),
+            (
+                vec![old.clone(), old],
+                Some("2026-01-01T00:00:00Z (and 1 more): renew"),
+            ),
+        ] {
+            let found = expired_ca(&certificates, now);
+            assert_eq!(found.is_some(), want.is_some(), "{found:?}");
+            assert!(found.unwrap_or_default().contains(want.unwrap_or_default()));
         }
     }
 

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use super::reader::{Report, Section};
-use super::{Config, ListenFiles, Problem, auth};
+use super::{Config, ListenFiles, Problem, auth, tls};
 use crate::credentials;
 use crate::families::COMMON;
 use crate::families::family;
@@ -124,12 +125,23 @@ fn check_transport(section: &Section<'_>, settings: &upstream::Settings, has_log
         true => auth.invalid("cloud", &format!("{key}: {problem}")),
         false => auth.invalid("from_env", &format!("{key}: {problem}")),
     };
-    if let Some(path) = &settings.transport.ca_file
-        && let Err(problem) = http_client::read_certificates(path)
-    {
-        match has_login_ca && !section.has("ca_file") {
-            true => invalid_login("cacert", &problem),
-            false => section.invalid("ca_file", &problem),
+    if let Some(path) = &settings.transport.ca_file {
+        let of_login = has_login_ca && !section.has("ca_file");
+        let place = settings.auth_place.as_deref().unwrap_or_default();
+        let cacert = format!("cacert of {place}");
+        match http_client::read_certificates(path) {
+            Err(problem) if of_login => invalid_login(&cacert, &problem),
+            Err(problem) => section.invalid("ca_file", &problem),
+            Ok(certificates) => {
+                if let Some(warning) = tls::expired_ca(&certificates, SystemTime::now()) {
+                    let warning = format!("{}: {warning}", path.display());
+                    match (of_login, auth.has("cloud")) {
+                        (false, _) => section.warn("ca_file", &warning),
+                        (true, true) => auth.warn("cloud", &format!("{cacert}: {warning}")),
+                        (true, false) => auth.warn("from_env", &format!("{cacert}: {warning}")),
+                    }
+                }
+            }
         }
     }
     if let Some(key) = settings.plaintext_key().filter(|_| settings.auth.is_held()) {

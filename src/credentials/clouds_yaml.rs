@@ -116,6 +116,7 @@ pub fn from_cloud(
         Some(Node {
             value: Value::Map(map),
             place,
+            ..
         }) => (map.clone(), place.clone()),
         Some(node) => {
             let place = &node.place;
@@ -186,7 +187,7 @@ pub fn from_env(region: Option<&str>, env: Env<'_>) -> Result<Option<CloudConfig
         if let Some(text) = set(env, &login::variable(key)) {
             let value = Value::Text(text);
             let place = place.clone();
-            own.insert(key.to_owned(), Node { value, place });
+            own.insert(key.to_owned(), Node::new(value, place));
         }
     }
     let places = places(env);

@@ -10,7 +10,7 @@ use tonic::Code;
 use url::Url;
 
 use super::catalog::{self, Lookup};
-use super::login::{self, Login as _, below, display_url, post, rejection, unreadable};
+use super::login::{self, Login as _, below, display_url, post, rejection_of, unreadable};
 use super::{IdOrName, Identity, Keystone, Named, X_AUTH_TOKEN, credential_error};
 use crate::credentials::credential::{Authorization, IssuedToken, Scope, lifetime};
 use crate::error::Error;
@@ -222,7 +222,14 @@ impl Login {
                 ),
             );
         }
-        rejection(label, reply, self.secret().expose_secret())
+        let to_check = match self.settings.identity {
+            Identity::ApplicationCredential { .. } => {
+                "check id and secret: the application credential may be revoked or expired"
+            }
+            Identity::Token(_) => "the token may be revoked or expired: issue a new one",
+            Identity::Password { .. } => "check user, secret, domain and project",
+        };
+        rejection_of(label, reply, self.secret().expose_secret(), to_check)
     }
 }
 

@@ -128,13 +128,20 @@ pub(super) fn display_url(url: &Url) -> String {
 
 /// Returns the error of a rejected login, never with `secret` in it.
 pub(super) fn rejection(label: &str, reply: &Reply, secret: &str) -> Error {
+    rejection_of(
+        label,
+        reply,
+        secret,
+        "check user, secret, domain and project",
+    )
+}
+
+/// Returns the error of a rejected login. `to_check` is what to do about invalid credentials.
+pub(super) fn rejection_of(label: &str, reply: &Reply, secret: &str, to_check: &str) -> Error {
     let status = reply.status.as_u16();
     let (code, hint) = match status {
         403 if is_rate_limit(reply) => (Code::Unavailable, "try again later"),
-        401 | 403 => (
-            Code::Unauthenticated,
-            "check user, secret, domain and project",
-        ),
+        401 | 403 => (Code::Unauthenticated, to_check),
         400 => (Code::FailedPrecondition, "check user, domain and project"),
         // Rackspace limits rates with 413.
         408 | 413 | 423 | 425 | 429 => (Code::Unavailable, "try again later"),

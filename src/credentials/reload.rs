@@ -65,6 +65,8 @@ impl Reload {
                 }
                 last.digest = digest;
                 tracing::info!(
+                    upstream = self.source.upstream(),
+                    files = self.source.files(),
                     kind = settings.kind(),
                     "credentials have changed in their files"
                 );
@@ -72,7 +74,12 @@ impl Reload {
             }
             Err(problem) => {
                 if problem != last.problem {
-                    tracing::warn!(problem, "cannot read credentials again: the last ones stay");
+                    tracing::warn!(
+                        upstream = self.source.upstream(),
+                        files = self.source.files(),
+                        problem,
+                        "cannot read credentials again: the last ones stay"
+                    );
                     last.problem = problem;
                 }
                 None

@@ -398,7 +398,7 @@ mod tests {
                 0,
             ),
             ("<h1>Oops</h1>", Code::Internal, "HTTP_500", "Oops", 0),
-            ("[1]", Code::Internal, "HTTP_500", "", 0),
+            ("[1]", Code::Internal, "HTTP_500", "[1]", 0),
             ("{\"message\":", Code::Internal, "HTTP_500", "", 0),
         ] {
             let context = context("GetX", Idempotency::NoSideEffects);

@@ -137,8 +137,13 @@ const ERROR_WORDS: &[&str] = &[
 /// Parses a body that may be an error with a success status. None if it is too large, is no
 /// object, or has members that no error body has although it can be the resource.
 pub(crate) fn error_object(body: &[u8], evidence: Evidence<'_>) -> Option<Value> {
-    if body.len() > MAX_JSON_BYTES || body.first() != Some(&b'{') {
+    if body.len() > MAX_JSON_BYTES {
         return None;
+    }
+    match body.first() {
+        Some(b'{') => {}
+        Some(b'[') if matches!(evidence, Evidence::NotTheResource) => return error_in_list(body),
+        _ => return None,
     }
     if let Evidence::MayBeTheResource(members) = evidence {
         // Ends at the first other member, since most bodies are resources.
@@ -151,6 +156,15 @@ pub(crate) fn error_object(body: &[u8], evidence: Evidence<'_>) -> Option<Value>
     (matches!(evidence, Evidence::NotTheResource) || is_only_error(&value)).then_some(value)
 }
 
+/// Returns the first of the errors in a list of nothing else, as Salesforce answers:
+/// `[{"message": "...", "errorCode": "..."}]`.
+fn error_in_list(body: &[u8]) -> Option<Value> {
+    match parse(body)? {
+        Value::Array(items) if items.iter().all(is_only_error) => items.into_iter().next(),
+        _ => None,
+    }
+}
+
 /// Returns whether the body says that the call has failed.
 pub(crate) fn is_error(body: &Value, evidence: Evidence<'_>) -> bool {
     is_marked(body) || is_only_error(body) && is_marked_in_context(body, evidence)
@@ -161,6 +175,11 @@ fn is_marked(body: &Value) -> bool {
     let has = |names: &[&str]| names.iter().any(|name| is_set(get(body, name)));
     has(&["error", "errors", "errorcode"])
         || names_status(body, STATUS) && has(TEXTS)
+        || get(body, "messageid")
+            .and_then(Value::as_str)
+            .is_some_and(is_error_id)
+            && has(TEXTS)
+        || has(&["errorsource"]) && has(&["messageid", "message", "msg"])
         || (is_false(body, "ok") || is_false(body, "success")) && has(TEXTS)
 }
 
@@ -240,6 +259,14 @@ fn says_success(body: &Value) -> bool {
     ["code", "errcode", "errno", "errorcode"]
         .iter()
         .any(|name| get(body, name).is_some_and(|value| !is_set(Some(value))))
+}
+
+/// Returns whether a message id of Hitachi's products is that of an error: `KNAE02004-E`.
+/// Source: docs/apis/jp1ao.md.
+fn is_error_id(id: &str) -> bool {
+    let number = id.trim().strip_suffix("-E").unwrap_or_default();
+    let digits = number.trim_start_matches(|c: char| c.is_ascii_uppercase());
+    number.starts_with("KN") && !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn names_error(word: &str) -> bool {

@@ -252,6 +252,11 @@ fn nodes(body: &Value) -> Vec<&Value> {
     );
     let inner = nodes.iter().find_map(|node| get(node, INNER));
     nodes.extend(inner.filter(|inner| inner.is_object()));
+    // GraphQL: `errors[].extensions.code`; others: `meta.request_id`.
+    for name in ["extensions", "meta"] {
+        let inner = nodes.iter().find_map(|node| get(node, name));
+        nodes.extend(inner.filter(|inner| inner.is_object()));
+    }
     nodes
 }
 
@@ -522,7 +527,7 @@ fn join(prefix: &str, name: &str) -> String {
 }
 
 /// Returns the beginning of a body of which nothing was recognized, without secrets; empty
-/// if it has no text.
+/// if it has no value.
 pub(crate) fn excerpt(body: &Value) -> String {
     let mut body = body.clone();
     match redact(&mut body, MAX_DEPTH) {
@@ -531,7 +536,7 @@ pub(crate) fn excerpt(body: &Value) -> String {
     }
 }
 
-/// Replaces what may be secret. Returns whether any other text is left.
+/// Replaces what may be secret. Returns whether any other value is left.
 fn redact(value: &mut Value, depth: usize) -> bool {
     match value {
         Value::String(text) => {
@@ -562,12 +567,14 @@ fn redact(value: &mut Value, depth: usize) -> bool {
                 let name = name.to_ascii_lowercase();
                 match SECRETS.iter().any(|secret| name.contains(secret)) {
                     true => *value = "...".into(),
+                    // It repeats the HTTP status, or is the reason.
+                    false if value.is_number() && (name == "code" || name == "status") => {}
                     false => any |= redact(value, depth - 1),
                 }
             }
             any
         }
-        _ => false,
+        value => !value.is_null(),
     }
 }
 

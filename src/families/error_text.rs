@@ -100,7 +100,9 @@ pub(crate) fn binary(reply: &Reply) -> Option<String> {
         }
         _ => false,
     };
-    if body.is_empty() || !is_declared && is_readable(&text(reply, 1024)) {
+    if body.is_empty()
+        || !is_declared && is_readable(&text(reply, 1024), readable_share(&media_type))
+    {
         return None;
     }
     let what = match &*media_type {
@@ -113,12 +115,26 @@ pub(crate) fn binary(reply: &Reply) -> Option<String> {
     ))
 }
 
+/// Returns how many characters there must be for each one that cannot be read. A text by its
+/// media type is one, also with some bytes that are not in its charset.
+fn readable_share(media_type: &str) -> usize {
+    let is_text = media_type.starts_with("text/")
+        || ["json", "xml"].iter().any(|kind| {
+            let subtype = media_type.strip_suffix(kind);
+            subtype.is_some_and(|rest| rest.ends_with(['/', '+']))
+        });
+    match is_text {
+        true => 2,
+        false => READABLE_SHARE,
+    }
+}
+
 /// Returns whether most of the characters can be read.
-fn is_readable(text: &str) -> bool {
+fn is_readable(text: &str, share: usize) -> bool {
     let is_bad =
         |c: &char| *c == '\u{fffd}' || (c.is_control() && !c.is_whitespace() && *c != '\u{1b}');
     let bad = text.chars().filter(is_bad).count();
-    !text.contains('\0') && bad * READABLE_SHARE <= text.chars().count()
+    !text.contains('\0') && bad * share <= text.chars().count()
 }
 
 /// Reads an XML body as if it were JSON: an element is its text, or an object of its

@@ -4,7 +4,8 @@
 //! readings excludes is reached directly: a token that goes to an excluded proxy is lost, a
 //! connection that lacks its proxy fails visibly. Sources: curl, `lib/noproxy.c`; Python,
 //! `urllib.request.proxy_bypass_environment`; requests, `utils.should_bypass_proxies`; Go,
-//! `golang.org/x/net/http/httpproxy`. `tests/fixtures/config/no_proxy.tsv` compares them.
+//! `golang.org/x/net/http/httpproxy`, which never uses a proxy for this machine.
+//! `tests/fixtures/config/no_proxy.tsv` compares them.
 
 use std::net::IpAddr;
 
@@ -82,7 +83,7 @@ impl Proxies {
         };
         match proxy {
             None => Ok(None),
-            Some(_) if self.excludes(url) => Ok(None),
+            Some(_) if is_loopback(url) || self.excludes(url) => Ok(None),
             Some(Ok(proxy)) => Ok(Some(proxy)),
             Some(Err(problem)) => Err(Error::Connect(problem.clone())),
         }
@@ -115,6 +116,18 @@ impl Proxies {
                     && address.is_some_and(|address| contains(*network, *bits, address))
             }
         })
+    }
+}
+
+/// Returns whether the host of the URL is this machine: `localhost`, a name below it, or an
+/// address of loopback. Such requests use no proxy, which also means that their credentials are
+/// on no network.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
+        Some(Host::Domain(name)) => is_below(name.trim_end_matches('.'), "localhost"),
+        None => false,
     }
 }
 

@@ -458,7 +458,7 @@ async fn error_names_the_proxy_without_its_password() {
 async fn excluded_proxy_gets_nothing() {
     let reply = || TestResponse::Keep(reply(200, &[], "{}"));
     let mut proxy = TestServer::start([reply(), reply()]).await;
-    let mut upstream = TestServer::start((0..8).map(|_| reply())).await;
+    let mut upstream = TestServer::start((0..10).map(|_| reply())).await;
     let transports = |no_proxy: &str| {
         let url = proxy.url("/");
         let proxies = proxies(&[("HTTP_PROXY", url.as_str()), ("NO_PROXY", no_proxy)]);
@@ -467,23 +467,25 @@ async fn excluded_proxy_gets_nothing() {
         [transport, reqwest_client]
     };
     let port = upstream.address.port();
-    for no_proxy in [
-        "*",
-        "127.0.0.1",
-        &format!("127.0.0.1:{port}"),
-        "127.0.0.0/8",
-    ] {
+    // Connects to this machine, and is no address of loopback.
+    let url = |path: &str| -> Url { format!("http://0.0.0.0:{port}{path}").parse().unwrap() };
+    for no_proxy in ["*", "0.0.0.0", &format!("0.0.0.0:{port}"), "0.0.0.0/8"] {
         for transport in transports(no_proxy) {
-            transport.exchange(get(upstream.url("/v1"))).await.unwrap();
+            transport.exchange(get(url("/v1"))).await.unwrap();
             let (head, _) = upstream.request().await;
             assert!(head.starts_with("GET /v1 HTTP/1.1"), "{no_proxy}: {head}");
         }
     }
+    for transport in transports("") {
+        transport.exchange(get(upstream.url("/v1"))).await.unwrap();
+        let (head, _) = upstream.request().await;
+        assert!(head.starts_with("GET /v1 HTTP/1.1"), "loopback: {head}");
+    }
     // The first request that the proxy sees is the first one that is not excluded.
-    for transport in transports(&format!("127.0.0.1:{}", port ^ 1)) {
-        transport.exchange(get(upstream.url("/v2"))).await.unwrap();
+    for transport in transports(&format!("0.0.0.0:{}", port ^ 1)) {
+        transport.exchange(get(url("/v2"))).await.unwrap();
         let (head, _) = proxy.request().await;
-        let whole = format!("GET {} HTTP/1.1", upstream.url("/v2"));
+        let whole = format!("GET {} HTTP/1.1", url("/v2"));
         assert!(head.starts_with(&whole), "{head}");
     }
 }

@@ -275,11 +275,14 @@ fn describe(problem: &CertificateError) -> String {
                 .iter()
                 .map(|name| name.split('"').nth(1).unwrap_or(name))
                 .collect();
-            let names = match names.is_empty() {
-                true => "no name (subjectAltName)".to_owned(),
-                false => names.join(", "),
-            };
             let expected = expected.to_str();
+            if names.is_empty() {
+                return format!(
+                    "it has no subjectAltName, and its common name (CN) does not count: add the \
+                     subjectAltName {expected}, with openssl by -addext"
+                );
+            }
+            let names = names.join(", ");
             format!("it is for {names}, not for {expected}: correct the host of the URL")
         }
         // Of rustls-platform-verifier, without a variant.

@@ -25,7 +25,7 @@ use super::router::Router;
 use super::{gateway_service, gauges, health, listen_files, listener};
 use crate::admin::{self, Readiness};
 use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
-use crate::config::{Config, ListenFiles};
+use crate::config::{Config, ListenFiles, PLAINTEXT_TOKENS};
 use crate::families::family;
 use crate::telemetry::Metrics;
 use crate::upstream::{ExchangeHook, Upstreams};
@@ -119,11 +119,7 @@ impl Gateway {
         let grpc =
             listener::bind(self.config.listen, "", "listen.grpc or DRAWBRIDGE_LISTEN").await?;
         if self.config.has_plaintext_tokens() {
-            tracing::warn!(
-                listen = %self.config.listen,
-                "client tokens are received over plaintext: set [listen.tls], unless a proxy \
-                 in front of the gateway terminates TLS"
-            );
+            tracing::warn!(listen = %self.config.listen, "{PLAINTEXT_TOKENS}");
         }
         let admin = match self.config.admin {
             Some(address) => {

@@ -11,13 +11,27 @@ use crate::reload::{FileSource, INTERVAL};
 
 /// Requests to read the files at once.
 #[derive(Clone, Debug)]
-pub struct ReloadHandle(mpsc::Sender<oneshot::Sender<()>>);
+pub struct ReloadHandle(mpsc::Sender<oneshot::Sender<Reloaded>>);
+
+/// The result of reading the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// The gateway reads no files of `[listen]` again.
+    NoFiles,
+    /// Their contents apply.
+    Applied,
+    /// They are invalid: the last contents stay.
+    Refused,
+}
 
 impl ReloadHandle {
-    /// Reads the files, and returns when a change applies. Returns false if there are no files.
-    pub async fn reload(&self) -> bool {
+    /// Reads the files, and returns when a change applies or is refused.
+    pub async fn reload(&self) -> Reloaded {
         let (done, completed) = oneshot::channel();
-        self.0.send(done).await.is_ok() && completed.await.is_ok()
+        match self.0.send(done).await {
+            Ok(()) => completed.await.unwrap_or(Reloaded::NoFiles),
+            Err(_) => Reloaded::NoFiles,
+        }
     }
 }
 
@@ -28,11 +42,11 @@ pub(super) struct Watched<A> {
     /// The last problem, which is logged once.
     problem: String,
     apply: A,
-    requests: mpsc::Receiver<oneshot::Sender<()>>,
+    requests: mpsc::Receiver<oneshot::Sender<Reloaded>>,
 }
 
 /// Returns a handle and the requests of it.
-pub(super) fn requests() -> (ReloadHandle, mpsc::Receiver<oneshot::Sender<()>>) {
+pub(super) fn requests() -> (ReloadHandle, mpsc::Receiver<oneshot::Sender<Reloaded>>) {
     let (sender, receiver) = mpsc::channel(1);
     (ReloadHandle(sender), receiver)
 }
@@ -43,7 +57,7 @@ impl<A: FnMut(&ListenFiles) -> Result<(), String>> Watched<A> {
     pub(super) fn new(
         source: FileSource<ListenFiles>,
         last: ListenFiles,
-        requests: mpsc::Receiver<oneshot::Sender<()>>,
+        requests: mpsc::Receiver<oneshot::Sender<Reloaded>>,
         apply: A,
     ) -> Self {
         Self {
@@ -65,18 +79,19 @@ impl<A: FnMut(&ListenFiles) -> Result<(), String>> Watched<A> {
             };
             let source = self.source.clone();
             let read = tokio::task::spawn_blocking(move || source.read());
-            if let Ok(read) = read.await {
-                self.change(read);
-            }
+            let result = match read.await {
+                Ok(read) => self.change(read),
+                Err(_) => Reloaded::Refused,
+            };
             if let Some(done) = request {
                 // The requester may have left.
-                let _ = done.send(());
+                let _ = done.send(result);
             }
         }
     }
 
     /// Applies the contents of the files if they have changed.
-    fn change(&mut self, read: Result<ListenFiles, String>) {
+    fn change(&mut self, read: Result<ListenFiles, String>) -> Reloaded {
         let applied = read.and_then(|files| {
             if files == self.last {
                 return Ok(());
@@ -92,6 +107,10 @@ impl<A: FnMut(&ListenFiles) -> Result<(), String>> Watched<A> {
                 tracing::info!(
                     "the files of listen.tls have changed: they apply to new connections"
                 );
+                let tls = files.tls.iter();
+                for warning in tls.flat_map(|tls| tls.warnings(SystemTime::now())) {
+                    tracing::warn!(key = warning.key, "{}", warning.problem);
+                }
             }
             if files.client_tokens.len() != self.last.client_tokens.len()
                 || files.tokens() != self.last.tokens()
@@ -105,7 +124,10 @@ impl<A: FnMut(&ListenFiles) -> Result<(), String>> Watched<A> {
             Ok(())
         });
         match applied {
-            Ok(()) => self.problem.clear(),
+            Ok(()) => {
+                self.problem.clear();
+                return Reloaded::Applied;
+            }
             Err(problem) if problem == self.problem => {}
             Err(problem) => {
                 tracing::warn!(
@@ -115,6 +137,7 @@ impl<A: FnMut(&ListenFiles) -> Result<(), String>> Watched<A> {
                 self.problem = problem;
             }
         }
+        Reloaded::Refused
     }
 }
 
@@ -153,18 +176,18 @@ mod tests {
         // A file that is being replaced keeps the last tokens.
         for problem in [Err("has no token".to_owned()), Ok(files(&["unusable"]))] {
             *on_disk.lock().unwrap() = problem;
-            assert!(handle.reload().await);
+            assert_eq!(handle.reload().await, Reloaded::Refused);
             assert!(changes.try_recv().is_err());
         }
         *on_disk.lock().unwrap() = Ok(files(&["a", "b"]));
-        assert!(handle.reload().await);
+        assert_eq!(handle.reload().await, Reloaded::Applied);
         assert!(changes.try_recv().is_err(), "nothing has changed");
         *on_disk.lock().unwrap() = Ok(files(&["c"]));
-        assert!(handle.reload().await);
+        assert_eq!(handle.reload().await, Reloaded::Applied);
         assert_eq!(changes.try_recv(), Ok(files(&["c"])));
         assert_eq!(started.elapsed(), INTERVAL, "requests do not wait");
         task.abort();
         assert!(task.await.is_err());
-        assert!(!handle.reload().await, "without files");
+        assert_eq!(handle.reload().await, Reloaded::NoFiles);
     }
 }

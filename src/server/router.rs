@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use crate::deadline::Deadline;
+use crate::downstream::Downstream;
 use crate::error::{self, Error, cut};
 use crate::memory::{CALL_BYTES, SHORT_BYTES};
 use crate::server::admission::add_accepted_encodings;
@@ -22,6 +23,7 @@ use crate::server::connection_memory::ConnectionMemory;
 use crate::server::dispatcher::Dispatcher;
 use crate::server::protocol;
 use crate::server::request_body_timeout::TimeoutBody;
+use crate::server::stream_info::is_logged;
 use crate::spelling::nearest;
 
 /// The rpcs that [`Routes`] serve, without the leading slash.
@@ -96,7 +98,8 @@ impl Router {
         let size = metadata_size(request.headers());
         if size > self.max_metadata_bytes {
             let limit = self.max_metadata_bytes;
-            return self.reject(path, &Error::MetadataTooLarge { size, limit });
+            let error = Error::MetadataTooLarge { size, limit };
+            return self.reject(path, request.headers(), &error);
         }
         // Health needs no token: load balancers have none.
         let peer = match path.starts_with("/grpc.health.") {
@@ -119,7 +122,7 @@ impl Router {
             let dispatcher = self.dispatcher.clone();
             let admission = match dispatcher.admission(request.headers(), call_bytes, memory) {
                 Ok(admission) => admission,
-                Err(error) => return self.reject(path, &error),
+                Err(error) => return self.reject(path, request.headers(), &error),
             };
             let deadline = admission.deadline;
             let request = request.map(|body| TimeoutBody::new(body, deadline, timeouts));
@@ -133,11 +136,11 @@ impl Router {
         }
         let Some(own) = own_method(path) else {
             let error = Error::UnknownMethod(self.unknown_method(path));
-            return self.reject(path, &error);
+            return self.reject(path, request.headers(), &error);
         };
         let reservation = match memory.reserve(call_bytes) {
             Ok(reservation) => reservation,
-            Err(exhausted) => return self.reject(path, &exhausted.into()),
+            Err(exhausted) => return self.reject(path, request.headers(), &exhausted.into()),
         };
         let until = Deadline::after(timeouts.total);
         let max_bytes = self.dispatcher.max_request_bytes;
@@ -168,18 +171,29 @@ impl Router {
     }
 
     /// Rejects a request before an rpc is selected.
-    fn reject(&self, path: &str, error: &Error) -> ResponseFuture {
+    fn reject(&self, path: &str, headers: &HeaderMap, error: &Error) -> ResponseFuture {
         self.dispatcher.metrics.unsupported.inc();
-        tracing::debug!(reason = error.log_text(), "request rejected");
+        let mut client = Downstream::from_metadata(headers);
+        client.identify();
+        let request_id = client.request_id.as_ref();
+        let request_id = request_id.and_then(|id| id.to_str().ok());
         let operation = match self.dispatcher.method(path) {
             Some(_) => &path[1..],
             None => own_method(path).unwrap_or_default(),
         };
-        let context = error::StatusContext {
+        let (message, reason) = ("request rejected", error.log_text());
+        if is_logged(message, error, false) {
+            tracing::info!(operation, request_id, reason, "{message}");
+        }
+        let mut status = error.status(&error::StatusContext {
             operation,
+            request_id: request_id.unwrap_or_default(),
             ..error::StatusContext::default()
-        };
-        let mut response = error.status(&context).into_http();
+        });
+        if let Some(id) = client.request_id {
+            status.metadata_mut().as_mut().insert("x-request-id", id);
+        }
+        let mut response = status.into_http();
         add_accepted_encodings(error, &mut response);
         self.ready(response)
     }

@@ -134,7 +134,8 @@ impl LogFilter {
 fn level(word: &str) -> Result<LevelFilter, String> {
     let word = word.trim();
     match word.parse() {
-        Ok(level) if !word.is_empty() => Ok(level),
+        // `tracing` reads numbers, too.
+        Ok(level) if !word.is_empty() && !word.bytes().any(|b| b.is_ascii_digit()) => Ok(level),
         _ if word.is_empty() => Err(format!("has a target without a level: {}", advice())),
         _ => {
             let lower = word.to_ascii_lowercase();
@@ -234,6 +235,8 @@ mod tests {
                 "drawbridge::watch",
                 "`drawbridge::watch` is not a level, did you mean drawbridge::watch=debug?",
             ),
+            ("5", "`5` is not a level; write"),
+            ("info,h2=0", "`0` is not a level; write"),
             ("info debug", "`info debug` is not a level"),
             ("", "is empty: write one of"),
             (" , ", "is empty: write one of"),

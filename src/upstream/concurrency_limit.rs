@@ -338,7 +338,7 @@ mod tests {
     }
 
     /// Takes as many permits as the client gets at once.
-    async fn take_all(limit: &ConcurrencyLimit, client: Client) -> Vec<CallPermit<'_>> {
+    fn take_all(limit: &ConcurrencyLimit, client: Client) -> Vec<CallPermit<'_>> {
         let mut permits = Vec::new();
         loop {
             let mut next: Waits<'_> = Box::pin(limit.acquire(client, "u"));
@@ -397,7 +397,7 @@ mod tests {
             let limit = ConcurrencyLimit::new(max, 10);
             let mut held = Vec::new();
             for (client, want) in (1..).zip(want) {
-                held.push(take_all(&limit, self::client(client, None)).await);
+                held.push(take_all(&limit, self::client(client, None)));
                 assert_eq!(held.last().unwrap().len(), want, "{max}: client {client}");
             }
             drop(held);
@@ -475,7 +475,7 @@ mod tests {
         // One of many at the address is rejected; a known client has permits, and a place.
         let another = limit.acquire(client(3_000, Some(9)), "u").await;
         assert!(matches!(another, Err(Error::Overload { .. })));
-        assert_eq!(take_all(&limit, ONE).await.len(), 24);
+        assert_eq!(take_all(&limit, ONE).len(), 24);
         assert_eq!(limit.queued(), 3);
         drop((waiting, held));
         let state = limit.lock();

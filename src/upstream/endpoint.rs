@@ -1,9 +1,10 @@
 //! The endpoint of an upstream, and the URL of a call.
 
 use percent_encoding::utf8_percent_encode;
-use url::{Host, Url};
+use url::Url;
 
 use crate::error::Error;
+use crate::http_client;
 use drawbridge_transcoder::call::RESERVED;
 
 /// Placeholder of the project id in `Family::endpoint_suffixes`.
@@ -94,18 +95,7 @@ impl Endpoint {
 
 /// Returns whether a credential in a request to this URL can be read on the network.
 pub(super) fn is_exposed(url: &Url) -> bool {
-    let is_loopback = match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => {
-            address.is_loopback() || address.to_ipv4_mapped().is_some_and(|v4| v4.is_loopback())
-        }
-        Some(Host::Domain(name)) => {
-            let name = name.trim_end_matches('.');
-            name == "localhost" || name.ends_with(".localhost")
-        }
-        None => false,
-    };
-    url.scheme() == "http" && !is_loopback
+    url.scheme() == "http" && !http_client::is_loopback(url)
 }
 
 /// Returns `path` without `suffix`, and the segment at the place of the project id.

@@ -547,6 +547,7 @@ async fn rejected_credentials_of_the_gateway_are_not_unauthenticated() {
     for (auth, code) in [
         (token(), Code::FailedPrecondition),
         (basic, Code::FailedPrecondition),
+        (credentials::Settings::None, Code::FailedPrecondition),
         (credentials::Settings::Passthrough, Code::Unauthenticated),
     ] {
         let server = TestServer::start([with_status(401)]).await;

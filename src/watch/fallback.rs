@@ -25,6 +25,9 @@ impl RestSnapshotSource {
         calls: &ResourceCalls,
         deadline: Deadline,
     ) -> Result<SnapshotRead, Error> {
+        if let Some(read) = self.final_before_not_found() {
+            return Ok(read);
+        }
         let watch = self.watch();
         let may_still_appear = self.may_still_appear();
         let (misses, last, side) = {
@@ -34,7 +37,9 @@ impl RestSnapshotSource {
             }
             history.debounce = None;
             let side = Bytes::from(history.side_parts.concat());
-            (history.misses, history.item.clone(), side)
+            let known_final = history.known_final.as_ref().map(|(item, _)| item);
+            let last = history.item.as_ref().or(known_final).cloned();
+            (history.misses, last, side)
         };
         if let Some(fallback) = &watch.fallback {
             let known = last.as_deref().unwrap_or_default();

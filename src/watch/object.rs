@@ -20,8 +20,8 @@ use drawbridge_transcoder::contract::{Method, Outcome, SideRead};
 /// How much of [`POLL_TIMEOUT`] is reserved for side reads.
 const SIDE_READS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// In how many polls in a row the full read of a final resource may fail before the
-/// state is sent without it.
+/// How many polls in a row may fail once a resource is final, before its state is sent
+/// without the full read.
 const MAX_FAILED_FULL_READS: u32 = 4;
 
 /// The resource as one poll has read it.
@@ -83,6 +83,7 @@ impl RestSnapshotSource {
         history.was_read = true;
         history.misses = 0;
         history.item = Some(item.clone());
+        history.known_final = None;
         Ok(SnapshotRead::Items(vec![Item {
             key: "".into(),
             bytes: Some(item),
@@ -93,8 +94,8 @@ impl RestSnapshotSource {
         }]))
     }
 
-    /// Reads the resource. Returns none while its final state is known but the read with
-    /// all fields fails.
+    /// Reads the resource. Returns none while its final state is known but further reads
+    /// fail.
     async fn read_item(
         &self,
         calls: &ResourceCalls,
@@ -102,14 +103,28 @@ impl RestSnapshotSource {
     ) -> Result<Option<ItemRead>, Error> {
         let watch = self.watch();
         let call = calls.light.as_ref().unwrap_or(&calls.full);
-        let light = self.single_item(self.context.fetch(&watch.poll, call, deadline).await?)?;
+        let response = self.context.fetch(&watch.poll, call, deadline);
+        let light = match response.await.and_then(|light| self.single_item(light)) {
+            Err(error) if !is_not_found(&error) => {
+                let known = self.history().known_final.clone();
+                let (light, outcome) = known.ok_or_else(|| error.clone())?;
+                return Ok(self.without_full_read(light, outcome, &error));
+            }
+            light => light?,
+        };
         let (outcome, poll_soon) = self.outcome(&light);
         if calls.light.is_none() || outcome == Outcome::Pending {
             let mut history = self.history();
             (history.full, history.failed_full_reads) = (None, 0);
+            history.known_final = None;
             return Ok(Some(ItemRead::new(light, outcome, poll_soon)));
         }
-        let known = self.history().full.clone();
+        let known = {
+            let mut history = self.history();
+            history.was_read = true;
+            history.known_final = Some((light.clone(), outcome));
+            history.full.clone()
+        };
         let full = match known {
             Some((before, full)) if before == light => full,
             _ => {
@@ -133,9 +148,9 @@ impl RestSnapshotSource {
         Ok(Some(ItemRead::new(full, Outcome::Pending, true)))
     }
 
-    /// Returns the final state without the fields of the full read, once that has failed
-    /// in [`MAX_FAILED_FULL_READS`] polls in a row: the state is known, and it must not be
-    /// lost because further fields cannot be read.
+    /// Returns the final state without the fields of the full read, once
+    /// [`MAX_FAILED_FULL_READS`] polls in a row have failed: the state is known, and it must
+    /// not be lost because it, or further fields, cannot be read again.
     fn without_full_read(&self, light: Bytes, outcome: Outcome, error: &Error) -> Option<ItemRead> {
         let failed = {
             let mut history = self.history();
@@ -153,6 +168,31 @@ impl RestSnapshotSource {
             incomplete: true,
             ..ItemRead::new(light, outcome, false)
         })
+    }
+
+    /// Returns what a poll has found that got NOT_FOUND after a final state that is not sent
+    /// yet: nothing once, then that state. Returns none if there is no such state, or if
+    /// NOT_FOUND is what follows it.
+    pub(super) fn final_before_not_found(&self) -> Option<SnapshotRead> {
+        let mut history = self.history();
+        let (light, outcome) = history.known_final.clone()?;
+        if self.watch().is_deleting(&light) {
+            return None;
+        }
+        (history.misses, history.debounce) = (history.misses + 1, None);
+        if history.misses == 1 {
+            return Some(SnapshotRead::NotFound);
+        }
+        history.known_final = None;
+        history.item = Some(light.clone());
+        Some(SnapshotRead::Items(vec![Item {
+            key: "".into(),
+            side: history.side_parts.concat().into(),
+            outcome,
+            poll_soon: false,
+            incomplete: true,
+            bytes: Some(light),
+        }]))
     }
 
     fn single_item(&self, response: Bytes) -> Result<Bytes, Error> {

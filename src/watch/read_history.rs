@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use drawbridge_transcoder::contract::DebounceRule;
+use drawbridge_transcoder::contract::{DebounceRule, Outcome};
 
 /// What earlier reads have found.
 #[derive(Default)]
@@ -18,7 +18,9 @@ pub(super) struct ReadHistory {
     pub(super) debounce: Option<Debounce>,
     /// The last light read with a final state, and the full read after it.
     pub(super) full: Option<(Bytes, Bytes)>,
-    /// Full reads in a row that have failed.
+    /// The last light read with a final state, and its outcome, until it is sent.
+    pub(super) known_final: Option<(Bytes, Outcome)>,
+    /// Polls in a row that have failed since: their light read, or the full one.
     pub(super) failed_full_reads: u32,
     /// The parts of the message that the side reads have found last, one per side read.
     pub(super) side_parts: Vec<Bytes>,

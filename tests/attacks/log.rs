@@ -54,11 +54,14 @@ async fn rejected_calls_are_summed_up_in_the_log() {
     let gateway = Gateway::start_with(Options {
         config: upstream.heat(""),
         listen: "[listen.clients]\ntokens_file = \"tokens\"\n".to_owned(),
-        files: vec![("tokens", b"a token of a client\n".to_vec())],
+        files: vec![("tokens", b"the-token-of-a-client\n".to_vec())],
         ..Options::default()
     });
     let before = gateway.usage();
-    let honest = Honest::start_with(gateway.grpc, &[("drawbridge-token", "a token of a client")]);
+    let honest = Honest::start_with(
+        gateway.grpc,
+        &[("drawbridge-token", "the-token-of-a-client")],
+    );
     let hostile = raw::connect(gateway.grpc).await.unwrap();
     for _ in 0..CALLS {
         // The response does not wait for a body: none is sent.

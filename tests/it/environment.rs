@@ -51,19 +51,21 @@ async fn proxy_of_the_environment_is_used() {
         let whole = "http://heat.nowhere.invalid:8004/v1/p1/software_deployments/d1";
         assert!(asked.clone().any(|target| target == whole), "{variable}");
     }
-    // No proxy for this host, or for this upstream.
-    for (more, no_proxy) in [
-        ("", "127.0.0.1"),
-        ("", "*"),
-        ("", "127.0.0.1:PORT"),
-        ("", "127.0.0.0/8"),
-        ("proxy_from_env = false\n", ""),
+    // No proxy for this host, for this upstream, or for this machine. 0.0.0.0 connects to it.
+    for (host, more, no_proxy) in [
+        ("0.0.0.0", "", "0.0.0.0"),
+        ("0.0.0.0", "", "*"),
+        ("0.0.0.0", "", "0.0.0.0:PORT"),
+        ("0.0.0.0", "", "0.0.0.0/8"),
+        ("0.0.0.0", "proxy_from_env = false\n", ""),
+        ("127.0.0.1", "", ""),
+        ("localhost", "", ""),
     ] {
         let upstream = deployment().await;
         let port = upstream.url().rsplit(':').next().unwrap().to_owned();
         let no_proxy = no_proxy.replace("PORT", &port);
         let process = Process::start(
-            &(heat(&upstream.url()) + more),
+            &(heat(&upstream.url().replace("127.0.0.1", host)) + more),
             &[
                 ("HTTP_PROXY", "http://127.0.0.1:1"),
                 ("NO_PROXY", &no_proxy),
@@ -74,7 +76,7 @@ async fn proxy_of_the_environment_is_used() {
         let mut asked = seen.iter().map(|seen| &*seen.target);
         assert!(
             asked.any(|target| target == "/v1/p1/software_deployments/d1"),
-            "{more}"
+            "{host} {more}"
         );
     }
 }

@@ -371,6 +371,18 @@ async fn download_of_an_error_or_a_web_page_is_not_ok() {
     }
 }
 
+#[tokio::test]
+async fn part_of_a_file_is_not_the_file() {
+    let disposition = ("content-disposition", "attachment; filename=a.zip");
+    for header in [disposition, ("content-range", "bytes 0-3/9")] {
+        let answer = Answer::text(206, "application/zip", "part").with(header.0, header.1);
+        let (_recorder, gateway) = acme(answer).await;
+        let status = take(&gateway, TAKE, "7".into()).await.unwrap_err();
+        assert_eq!(status.code(), Code::Internal, "{status:?}");
+        assert!(status.message().contains("HTTP 206"), "{status:?}");
+    }
+}
+
 /// An upstream with one file, whose chunks the test sends.
 struct Growing {
     file: mpsc::Sender<std::io::Result<Bytes>>,

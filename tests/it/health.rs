@@ -64,7 +64,7 @@ async fn cloud(login: u16, catalog: Option<String>, read: u16) -> Recorder {
             Answer::json(login, &token).with("x-subject-token", "t")
         }
         ("GET", "/") => Answer::json(300, &json!({})),
-        _ => Answer::json(read, &json!({"api": {}, "engine": {}})),
+        _ => Answer::json(read, &json!({"api": {"revision": "1"}, "engine": {}})),
     })
     .await
 }

@@ -270,7 +270,7 @@ async fn variables_of_an_openrc_file_are_read() {
         (
             vec![("OS_CLOUD", "a"), ("OS_CLIENT_CONFIG_FILE", &*broken)],
             1,
-            "broken.yaml:3: this is not YAML: indent with blanks instead of tabs",
+            "broken.yaml:3: this is not YAML: column ",
         ),
     ] {
         let (got, text) = home.check("from_env = true", &env).await;

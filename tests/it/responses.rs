@@ -51,12 +51,32 @@ service ThingService {
   rpc Array(Req) returns (google.protobuf.ListValue) {
     option (google.api.http) = { get: "/x" };
   }
+  rpc Build(Req) returns (BuildRes) {
+    option (google.api.http) = { get: "/x" };
+  }
+  rpc GetJob(Req) returns (JobRes) {
+    option (google.api.http) = { get: "/x" };
+  }
+  rpc Deep(Req) returns (DeepRes) {
+    option (google.api.http) = { get: "/x" };
+  }
   rpc Text(Req) returns (google.protobuf.StringValue) {
     option (google.api.http) = { get: "/x" };
   }
 }
 message Req {}
 message MapRes { map<string, google.protobuf.Value> labels = 1; }
+message BuildRes { ThingRes api = 1; ThingRes engine = 2; }
+message JobRes { optional int32 task_count = 1; ThingRes job = 2; repeated ThingRes tasks = 3; }
+message DeepRes {
+  string name = 1;
+  ThingRes spec = 2;
+  repeated string tags = 3;
+  Lists lists = 4;
+  None none = 5;
+}
+message Lists { repeated string a = 1; repeated string b = 2; }
+message None {}
 message ResultRes { string id = 1; string message = 2; }
 message ThingRes { string id = 1; string status = 2; repeated string tags = 3; }
 message HealthRes { string status = 1; string message = 2; }
@@ -172,6 +192,18 @@ const BODIES: &[(&str, &str)] = &[
     (r#"{"id":null,"error":"db"}"#, "----------"),
     (r#"{"tags":[],"error":"db"}"#, "-ooo------"),
     (r#"{"id":"a""#, "o---------"),
+    (
+        r#"{"messageID":"KNAE02004-E","message":"bad","errorSource":"/x"}"#,
+        "----------",
+    ),
+    (
+        r#"{"messageID":"KNAE02004-E","message":"bad"}"#,
+        "----------",
+    ),
+    (r#"{"messageId":"7f3a","MD5":"x"}"#, "oooo------"),
+    (r#"{"messageID":"m-1","message":"sent"}"#, "ooooo-o---"),
+    (r#"[{"message":"x","errorCode":"INVALID"}]"#, "--o-----o-"),
+    (r#"[{"message":"x"}]"#, "o-o-----o-"),
 ];
 
 #[tokio::test]
@@ -188,6 +220,46 @@ async fn success_is_only_the_requested_resource() {
         }
         assert_eq!(got, *want, "{body}");
     }
+}
+
+/// Each row: a body, and for each of `Build`, `GetJob` and `Deep` as above.
+const WRAPPERS: &[(&str, &str)] = &[
+    (r#"{"api":{},"engine":{}}"#, "---"),
+    (r#"{"api":{"id":"1"},"engine":{}}"#, "o--"),
+    (r#"{"api":{"id":""}}"#, "o--"),
+    (r#"{"api":{"x":1},"engine":null}"#, "---"),
+    (r#"{"job":{}}"#, "---"),
+    (r#"{"job":{},"task_count":0,"tasks":[]}"#, "---"),
+    (r#"{"job":{},"tasks":[{"id":"t"}]}"#, "---"),
+    (r#"{"job":{"id":"j"},"tasks":[]}"#, "-o-"),
+    (r#"{"tasks":[]}"#, "-o-"),
+    (r#"{"spec":{}}"#, "---"),
+    (r#"{"spec":{},"tags":[]}"#, "---"),
+    (r#"{"spec":{},"tags":["t"]}"#, "--o"),
+    (r#"{"spec":{},"name":""}"#, "--o"),
+    (r#"{"tags":[]}"#, "--o"),
+    (r#"{"lists":{}}"#, "--o"),
+    (r#"{"none":{}}"#, "--o"),
+];
+
+#[tokio::test]
+async fn resource_in_a_response_with_several_members_is_not_empty() {
+    let acme = Acme::start().await;
+    for (body, want) in WRAPPERS {
+        let mut got = String::new();
+        for rpc in ["Build", "GetJob", "Deep"] {
+            let answer = Answer::text(200, "application/json", *body);
+            got.push(match acme.call(rpc, answer).await {
+                Ok(_) => 'o',
+                Err(_) => '-',
+            });
+        }
+        assert_eq!(got, *want, "{body}");
+    }
+    let answer = Answer::text(200, "application/json", r#"{"job":{},"tasks":[]}"#);
+    let status = acme.call("GetJob", answer).await.unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+    assert!(status.message().contains("in `job`"), "{status:?}");
 }
 
 /// A body that has arrived, and cannot be decoded, is a response.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
 use drawbridge::Config;
+use drawbridge::server::Reloaded;
 use serde_json::json;
 use tonic::Code;
 
@@ -210,7 +211,7 @@ async fn changed_certificates_and_tokens_need_no_restart() {
     let (other_certificate, _) = other_ca.issue("localhost");
     write(path, "server.pem", &other_certificate);
     write(path, "tokens", "two\n");
-    assert!(running.reload.reload().await);
+    assert_eq!(running.reload.reload().await, Reloaded::Refused);
     assert_eq!(accepts(open.clone(), "one").await, Some(true));
     assert_eq!(
         accepts(channel(address, &ca, &clients).await, "one").await,
@@ -218,7 +219,7 @@ async fn changed_certificates_and_tokens_need_no_restart() {
     );
 
     write_listen_files(path, &other_ca, &other_clients, "two\nthree\n");
-    assert!(running.reload.reload().await);
+    assert_eq!(running.reload.reload().await, Reloaded::Applied);
     // New connections get the new certificate, and clients need one of the new CA.
     assert_eq!(
         accepts(channel(address, &other_ca, &other_clients).await, "two").await,
@@ -237,7 +238,7 @@ async fn changed_certificates_and_tokens_need_no_restart() {
     assert_eq!(accepts(open, "one").await, Some(false));
 
     write(path, "tokens", "# nobody\n");
-    assert!(running.reload.reload().await);
+    assert_eq!(running.reload.reload().await, Reloaded::Refused);
     let client = channel(address, &other_ca, &other_clients).await;
     assert_eq!(accepts(client.clone(), "two").await, Some(true));
     assert_eq!(accepts(client, "").await, Some(false));
@@ -266,6 +267,6 @@ async fn hangup_rereads_the_files_of_listen() {
     write(gateway.folder.path(), "server.key", "nothing");
     gateway.send("HUP");
     gateway.wait_for("cannot use the changed files of [listen]: the last ones stay");
-    gateway.wait_for("SIGHUP: ");
+    gateway.wait_for("SIGHUP: the files of [listen] are invalid: the last ones stay");
     assert_eq!(served().await, second);
 }

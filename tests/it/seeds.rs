@@ -375,7 +375,8 @@ async fn action_result_is_read_in_all_forms() {
 async fn release_errors_are_mapped() {
     for (status, code) in [
         (400, Code::InvalidArgument),
-        (401, Code::Unauthenticated),
+        // The client has no credentials of its own, and the gateway has none either.
+        (401, Code::FailedPrecondition),
         (404, Code::NotFound),
         (409, Code::FailedPrecondition),
         (412, Code::Unavailable),

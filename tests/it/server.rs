@@ -171,9 +171,12 @@ async fn unknown_method_is_unimplemented() {
     let gateway = Gateway::with(vec![]).await;
     let mut grpc = tonic::client::Grpc::new(gateway.client.channel.clone());
     grpc.ready().await.unwrap();
+    let mut request = tonic::Request::new(bytes::Bytes::new());
+    let id = "req-00000000-0000-4000-8000-000000000001".parse().unwrap();
+    request.metadata_mut().insert("x-request-id", id);
     let status = grpc
         .unary(
-            tonic::Request::new(bytes::Bytes::new()),
+            request,
             "/openstack.orchestration.v1.SoftwareConfigService/Nonsense"
                 .parse()
                 .unwrap(),
@@ -185,6 +188,13 @@ async fn unknown_method_is_unimplemented() {
     assert!(
         status.message().contains("has no rpc Nonsense"),
         "{status:?}"
+    );
+    let details = tonic_types::StatusExt::get_error_details(&status);
+    let info = details.request_info().unwrap();
+    assert!(
+        info.serving_data
+            .contains("00000000-0000-4000-8000-000000000001"),
+        "{info:?}"
     );
 }
 

@@ -33,7 +33,8 @@ async fn fragile_upstream() -> SocketAddr {
 }
 
 async fn serve(mut stream: TcpStream) {
-    let body = r#"{"software_deployment": {"id": "d1"}}"#;
+    // Of a deployment, and of `GetBuildInfo`, the health check.
+    let body = r#"{"software_deployment": {"id": "d1"}, "api": {"revision": "1"}, "engine": {}}"#;
     let response = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()

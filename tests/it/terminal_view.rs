@@ -135,12 +135,6 @@ impl Terminal {
         self.signal(rustix::process::Signal::CONT);
     }
 
-    /// Types on the keyboard of the terminal.
-    fn type_text(&self, text: &str) {
-        let mut keyboard = File::from(self.master.try_clone().unwrap());
-        keyboard.write_all(text.as_bytes()).unwrap();
-    }
-
     fn signal(&self, signal: rustix::process::Signal) {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, signal).unwrap();
@@ -397,9 +391,6 @@ async fn ctrl_c_and_errors_leave_no_status_line() {
     let job = Job::start("pull").await;
     let mut view = Terminal::start(&job.gateway, &["job", "J"], 80, &[]);
     view.until(|rows| !status_rows(rows).is_empty()).await;
-    // As typed: the terminal itself writes `^C` behind the status line.
-    view.type_text("\u{3}");
-    view.until(|rows| rows.concat().contains("^C")).await;
     view.signal(rustix::process::Signal::INT);
     let (code, rows, _) = view.end().await;
     assert_eq!(code, Some(130), "{rows:#?}");

@@ -44,7 +44,7 @@ impl fmt::Display for Problem {
 pub struct Notes {
     /// Paths of numbers that the message does not hold exactly, at most 16: integers that a
     /// double cannot hold, and those that are not JSON or too large for a double: `NaN`,
-    /// `1e400`. The client is informed.
+    /// `1e400`. `.` is the message itself. The client is informed.
     pub inexact: Vec<String>,
 }
 
@@ -149,7 +149,12 @@ pub(crate) fn to_wire_with_found(
             }
             let paths = inexact
                 .into_iter()
-                .map(|(at, inner)| decode::join(decode::path_at(text, at), &inner));
+                .map(|(at, inner)| decode::join(decode::path_at(text, at), &inner))
+                // A response that is itself a number has no path.
+                .map(|path| match path.is_empty() {
+                    true => ".".to_owned(),
+                    false => path,
+                });
             let notes = Notes {
                 inexact: paths.collect(),
             };

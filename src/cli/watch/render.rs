@@ -1,11 +1,11 @@
 //! Writes lines to a terminal, with colours and a status line, or to a pipe.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use console::{Term, measure_text_width, truncate_str};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::view::{Line, Mark, Status};
 
@@ -17,8 +17,6 @@ const MIN_BAR_COLUMNS: usize = 4;
 const MIN_SUBJECT_COLUMNS: usize = 6;
 /// Narrower terminals show times without the date.
 const MIN_DATE_COLUMNS: usize = 60;
-/// Narrower terminals have no room for a margin.
-const MIN_MARGIN_COLUMNS: usize = 12;
 /// Maximum number of redraws per second.
 const MAX_REDRAWS_PER_SECOND: u8 = 10;
 
@@ -136,69 +134,10 @@ impl StatusLine {
         };
         let template = ProgressStyle::default_bar().template("{status}");
         let template = template.unwrap_or_else(|_| ProgressStyle::default_bar());
-        let screen = Box::new(Screen(Term::stdout()));
-        let target = ProgressDrawTarget::term_like_with_hz(screen, MAX_REDRAWS_PER_SECOND);
+        let target = ProgressDrawTarget::stdout_with_hz(MAX_REDRAWS_PER_SECOND);
         let bar = ProgressBar::with_draw_target(None, target);
         bar.set_style(template.with_key("status", write));
         Self { bar, status }
-    }
-}
-
-/// The terminal, with a free margin: the terminal itself writes `^C` at the cursor, which is
-/// at the end of the status line, padded with blanks. In the next row it would hide that the
-/// status line is above.
-#[derive(Debug)]
-struct Screen(Term);
-
-impl TermLike for Screen {
-    fn width(&self) -> u16 {
-        let columns = columns();
-        u16::try_from(columns.saturating_sub(margin(columns))).unwrap_or(u16::MAX)
-    }
-
-    fn height(&self) -> u16 {
-        self.0.size().0
-    }
-
-    fn move_cursor_up(&self, n: usize) -> io::Result<()> {
-        self.0.move_cursor_up(n)
-    }
-
-    fn move_cursor_down(&self, n: usize) -> io::Result<()> {
-        self.0.move_cursor_down(n)
-    }
-
-    fn move_cursor_right(&self, n: usize) -> io::Result<()> {
-        self.0.move_cursor_right(n)
-    }
-
-    fn move_cursor_left(&self, n: usize) -> io::Result<()> {
-        self.0.move_cursor_left(n)
-    }
-
-    fn write_line(&self, text: &str) -> io::Result<()> {
-        self.0.write_line(text)
-    }
-
-    fn write_str(&self, text: &str) -> io::Result<()> {
-        self.0.write_str(text)
-    }
-
-    fn clear_line(&self) -> io::Result<()> {
-        self.0.clear_line()
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-/// Returns how many columns right of the status line stay free: one, since some terminals
-/// wrap a full line, and two for `^C`, unless the terminal is narrow.
-fn margin(columns: usize) -> usize {
-    match columns {
-        ..MIN_MARGIN_COLUMNS => 1,
-        _ => 3,
     }
 }
 
@@ -283,8 +222,9 @@ pub(super) fn duration(duration: Duration) -> String {
 /// fewer columns than the terminal has. In a narrow terminal the bar is shortened first, then
 /// the elapsed time, the subject, the counts and last the state.
 pub(super) fn status_line(status: &Status, elapsed: &str, columns: usize, colours: bool) -> String {
+    // One column stays free, otherwise some terminals wrap the line.
     let mut room = Room {
-        columns: columns.saturating_sub(margin(columns)),
+        columns: columns.saturating_sub(1),
         is_empty: true,
     };
     // What is most important gets its columns first.

@@ -90,7 +90,10 @@ fn files_without_certificates_are_reported_at_their_key() {
         let of_cloud = format!("{HEAT}auth={{cloud='c'}}");
         for (text, place) in [
             (own, "d.toml:5: upstream.ca_file: "),
-            (of_cloud, "d.toml:5: upstream.auth.cloud: cacert: "),
+            (
+                of_cloud,
+                "d.toml:5: upstream.auth.cloud: cacert of cloud c, ",
+            ),
         ] {
             let found = problems_in(directory.path(), &text, &env);
             assert_eq!(found.len(), usize::from(want.is_some()), "{found:?}");

@@ -35,6 +35,20 @@ impl fmt::Display for Place {
 pub(super) struct Node {
     pub(super) value: Value,
     pub(super) place: Place,
+    /// Whether the text is a number that Python writes in another way than the file: `0123` is
+    /// 83.
+    pub(super) is_rewritten: bool,
+}
+
+impl Node {
+    /// Returns a value that is as in the file.
+    pub(super) fn new(value: Value, place: Place) -> Self {
+        Self {
+            value,
+            place,
+            is_rewritten: false,
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -146,18 +160,71 @@ pub(super) fn parse(file: &str, text: &str) -> Result<(Node, Vec<Duplicate>), (P
         duplicates: Vec::new(),
     };
     let root = reader.document().map_err(|(place, problem)| {
-        let line = text.lines().nth(place.line.saturating_sub(1));
-        let indentation = line.unwrap_or_default().chars();
-        let mut indentation = indentation.take_while(|c| c.is_whitespace());
-        match indentation.any(|c| c == '\t') {
-            true => (
-                place,
-                format!("{problem}: indent with blanks instead of tabs"),
-            ),
-            false => (place, problem),
-        }
+        let problem = match hint(text, place.line) {
+            Some(hint) => format!("{problem}: {hint}"),
+            None => problem,
+        };
+        (place, problem)
     })?;
     Ok((root, reader.duplicates))
+}
+
+/// Returns what to do about a file that is invalid at this line. The cause may be in a line
+/// next to it, where a value begins or continues.
+fn hint(text: &str, line: usize) -> Option<&'static str> {
+    let near: Vec<&str> = [line, line.saturating_sub(1), line + 1]
+        .into_iter()
+        .filter_map(|line| text.lines().nth(line.checked_sub(1)?))
+        .collect();
+    let is_indented_by_tab = |line: &&str| {
+        let mut indentation = line.chars().take_while(|c| c.is_whitespace());
+        indentation.any(|c| c == '\t')
+    };
+    if near.iter().any(is_indented_by_tab) {
+        return Some("indent with blanks instead of tabs");
+    }
+    if near
+        .iter()
+        .any(|line| line.contains("{{") || line.contains("{%"))
+    {
+        return Some("it is a template: render it first");
+    }
+    let needs_quotes = |line: &&str| {
+        let value = line.split_once(": ").map(|(_, value)| value.trim());
+        value.is_some_and(|value| {
+            value.starts_with([
+                '@', '`', '%', '*', '&', '{', '[', '!', '|', '>', ']', '}', ',',
+            ]) || !value.starts_with(['"', '\'']) && value.contains(": ")
+                || value.starts_with(['"', '\'']) && is_quoted_in_part(value)
+        })
+    };
+    // The end of `{` or `[` is missed some lines after it.
+    let is_open = |line: &str| {
+        let value = line.split_once(": ").map(|(_, value)| value.trim());
+        value.is_some_and(|value| {
+            value.starts_with('{') && !value.contains('}')
+                || value.starts_with('[') && !value.contains(']')
+        })
+    };
+    let mut before = text.lines().take(line);
+    (near.iter().any(needs_quotes) || before.any(is_open))
+        .then_some("put the value in quotes, a single quote in it twice")
+}
+
+/// Returns whether something follows the quoted text at the beginning.
+fn is_quoted_in_part(value: &str) -> bool {
+    let quote = value.chars().next().unwrap_or_default();
+    let rest = value[1..].split_once(quote).map(|(_, rest)| rest.trim());
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('#'))
+}
+
+/// Returns the parser's reason, without the character of the file that it may contain.
+fn reason(error: &ScanError) -> &str {
+    let info = error.info();
+    match info.starts_with("unexpected character") {
+        true => "unexpected character",
+        false => info,
+    }
 }
 
 struct Reader<'t> {
@@ -180,17 +247,14 @@ impl<'t> Reader<'t> {
     }
 
     fn next(&mut self) -> Result<(Event<'t>, usize), Fault> {
-        let not_yaml = |error: Option<ScanError>| {
-            let line = error.map_or(0, |error| error.marker().line());
-            (self.file.clone(), line)
-        };
-        let (file, line) = match self.parser.next() {
+        let error = match self.parser.next() {
             Some(Ok((event, Span { start, .. }))) => return Ok((event, start.line())),
-            Some(Err(error)) => not_yaml(Some(error)),
-            None => not_yaml(None),
+            Some(Err(error)) => error,
+            None => return Err((self.place(0), "this is not YAML".to_owned())),
         };
-        // The parser's message may contain a secret.
-        Err((Place { file, line }, "this is not YAML".to_owned()))
+        let (marker, reason) = (error.marker(), reason(&error));
+        let problem = format!("this is not YAML: column {}: {reason}", marker.col() + 1);
+        Err((self.place(marker.line()), problem))
     }
 
     fn document(&mut self) -> Result<Node, Fault> {
@@ -210,10 +274,7 @@ impl<'t> Reader<'t> {
                 event => root = Some(self.node(event, line, 0)?),
             }
         }
-        Ok(root.unwrap_or_else(|| Node {
-            value: Value::Null,
-            place: self.place(0),
-        }))
+        Ok(root.unwrap_or_else(|| Node::new(Value::Null, self.place(0))))
     }
 
     fn node(&mut self, event: Event<'t>, line: usize, depth: usize) -> Result<Node, Fault> {
@@ -222,6 +283,7 @@ impl<'t> Reader<'t> {
         if depth > MAX_DEPTH || self.values > MAX_VALUES {
             return Err((place, "has too many values".to_owned()));
         }
+        let mut is_rewritten = false;
         let (value, anchor) = match event {
             Event::Alias(id) => {
                 let Some(node) = self.anchors.get(&id).cloned() else {
@@ -231,13 +293,19 @@ impl<'t> Reader<'t> {
                 return Ok(node);
             }
             Event::Scalar(text, style, anchor, tag) => {
-                (scalar(&text, style, tag.as_deref()), anchor)
+                let value = scalar(&text, style, tag.as_deref());
+                is_rewritten = matches!(&value, Value::Text(read) if *read != *text);
+                (value, anchor)
             }
             Event::SequenceStart(anchor, _) => (self.list(depth)?, anchor),
             Event::MappingStart(anchor, _) => (Value::Map(self.map(depth)?), anchor),
             _ => return Err((place, "this is not YAML".to_owned())),
         };
-        let node = Node { value, place };
+        let node = Node {
+            value,
+            place,
+            is_rewritten,
+        };
         if anchor != 0 {
             self.anchors.insert(anchor, node.clone());
         }

@@ -58,7 +58,8 @@ pub(super) const CLOUD: &[&str] = &[
 const UNSUPPORTED: &[(&str, &str)] = &[
     (
         "system_scope",
-        "a token for the system has no project, which the services need: set project_name",
+        "a token for the system has no project, which the services need: remove it, and set \
+         project_name",
     ),
     (
         "trust_id",

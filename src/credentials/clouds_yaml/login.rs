@@ -184,9 +184,15 @@ impl CloudReader<'_> {
                 false => key.to_owned(),
             };
             let label = self.label(&shown, Some(&node.place));
+            let is_login = |key: &str| keys::AUTH.contains(&&*key.replace('-', "_"));
             let is_absent = matches!(node.value, Value::Null)
                 || matches!(&node.value, Value::Text(text) if text.trim().is_empty());
             let (is_warning, text) = match keys::meaning(&key.replace('-', "_"), in_auth) {
+                Meaning::Read if node.is_rewritten && is_login(key) => {
+                    let problem = "is a number in YAML, which is read as another text than the \
+                                   file has: put it in quotes";
+                    (true, format!("{label}: {problem}"))
+                }
                 Meaning::Read => continue,
                 _ if is_absent => continue,
                 // The type that the catalog is searched for anyway.
@@ -229,10 +235,7 @@ impl CloudReader<'_> {
             Value::Text(names) if names.trim().is_empty() => Vec::new(),
             Value::Text(names) => names
                 .split(',')
-                .map(|name| Node {
-                    value: Value::Text(name.trim().to_owned()),
-                    place: node.place.clone(),
-                })
+                .map(|name| Node::new(Value::Text(name.trim().to_owned()), node.place.clone()))
                 .collect(),
             Value::Null => Vec::new(),
             _ => return Err(format!("{label} must be a name or a list of names")),
@@ -270,8 +273,12 @@ fn text(node: &Node) -> Result<Option<String>, &'static str> {
         Value::Text(text) if text.trim().is_empty() => Ok(None),
         Value::Text(text) => Ok(Some(text.clone())),
         Value::Bool(_) => Err("is true or false in YAML: write the text in quotes"),
-        Value::List(_) => Err("must be one value, is a list"),
-        Value::Map(_) => Err("must be one value, is a mapping"),
+        Value::List(_) => {
+            Err("must be one value, is a list: put a text that starts with [ in quotes")
+        }
+        Value::Map(_) => {
+            Err("must be one value, is a mapping: put a text that starts with { in quotes")
+        }
     }
 }
 

@@ -392,6 +392,34 @@ fn invalid_files_have_a_line_and_no_text_of_the_file() {
             "clouds:\n a: SECRET\n  b: SECRET\n",
             "f:3: this is not YAML",
         ),
+        (
+            "a:\n  p: @SECRET\n",
+            "column 6: unexpected character: put the value in quotes",
+        ),
+        ("a:\n  p: %SECRET\n", "put the value in quotes"),
+        (
+            "a:\n  p: *SECRET\n  u: x\n",
+            "unknown anchor: put the value in quotes",
+        ),
+        (
+            "a:\n  p: &SECRET SECRET: x\n  u: x\n",
+            "put the value in quotes",
+        ),
+        ("a:\n  p: SECRET: SECRET\n", "put the value in quotes"),
+        ("a:\n  p: {SECRET\n  u: x\n", "put the value in quotes"),
+        (
+            "a:\n  p: 'SECRET'SECRET'\n  u: x\n",
+            "put the value in quotes",
+        ),
+        ("a:\n  p: {{ SECRET }}\n", "it is a template"),
+        (
+            "a:\n  p: x\n\tu: SECRET\n",
+            "indent with blanks instead of tabs",
+        ),
+        (
+            "a:\n\tu: SECRET\n  p: x\n",
+            "indent with blanks instead of tabs",
+        ),
         ("a: 1\n---\nb: SECRET\n", "f:2: there is a second document"),
         (
             "clouds:\n  a:\n    <<: SECRET\n",
@@ -434,6 +462,34 @@ fn from_text(cloud: &str) -> Result<CloudConfig, String> {
     std::fs::write(&path, format!("clouds:\n  c:\n    {auth}\n    {cloud}\n")).unwrap();
     let variables = [("OS_CLIENT_CONFIG_FILE", path.to_str().unwrap())];
     from_cloud(Some("c"), None, &env(&variables))
+}
+
+#[test]
+fn number_that_is_read_as_another_text_is_a_warning() {
+    for (password, warns) in [
+        ("0123", true),
+        ("1.50", true),
+        ("1_000", true),
+        ("12:30", true),
+        ("123", false),
+        ("1.5", false),
+        ("'0123'", false),
+        ("0o17", false),
+        ("x", false),
+    ] {
+        let cloud = from_text(&format!("password: {password}")).unwrap();
+        // The one of `auth` takes precedence; both are checked.
+        let warnings: Vec<&str> = cloud.notices.iter().map(|notice| &*notice.text).collect();
+        assert_eq!(
+            warnings.len(),
+            usize::from(warns),
+            "{password}: {warnings:?}"
+        );
+        if warns {
+            let want = "clouds.yaml:4: cloud c: `password`: is a number in YAML";
+            assert!(warnings[0].contains(want), "{warnings:?}");
+        }
+    }
 }
 
 /// keystoneauth replaces it by the project of the token, which the gateway appends itself.

@@ -10,6 +10,14 @@ fn read_text(body: &str) -> ErrorBody {
 fn error_bodies_of_common_frameworks_are_read() {
     for (who, body, reason, message, request_id, fields) in [
         (
+            "an id in meta",
+            r#"{"error":{"code":"E7","message":"m"},"meta":{"request_id":"r7"}}"#,
+            "E7",
+            "m",
+            "r7",
+            "",
+        ),
+        (
             "Elasticsearch",
             r#"{"error":{"root_cause":[{"type":"index_not_found_exception","reason":"no such index [x]"}],
             "type":"index_not_found_exception","reason":"no such index [x]","index":"x"},"status":404}"#,
@@ -317,7 +325,7 @@ fn error_bodies_of_common_frameworks_are_read() {
         (
             "GraphQL",
             r#"{"errors":[{"message":"no","path":["user"],"extensions":{"code":"X"}}],"data":null}"#,
-            "",
+            "X",
             "no",
             "",
             "user=no",
@@ -387,8 +395,14 @@ fn unknown_bodies_are_shown_in_part_without_secrets() {
         ),
         (r#"{"password":"s3cret"}"#, ""),
         ("{}", ""),
-        ("[1]", ""),
-        (r#"{"code":501}"#, ""),
+        ("[]", ""),
+        (r#"{"a":null,"b":[{}]}"#, ""),
+        ("[1,2]", "[1,2]"),
+        (r#"{"foo":{"bar":1}}"#, r#"{"foo":{"bar":1}}"#),
+        (
+            r#"{"ok":false,"pin_token":1234}"#,
+            r#"{"ok":false,"pin_token":"..."}"#,
+        ),
     ] {
         let got = excerpt(&serde_json::from_str(body).unwrap());
         assert_eq!(got, want, "{body}");

@@ -53,6 +53,26 @@ fn binary_bodies_are_described_and_not_shown() {
         ),
         ("text/plain", b"\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m"),
         ("text/plain", b"boom", "boom"),
+        (
+            "application/json",
+            b"\xff\xfe oops",
+            "\u{fffd}\u{fffd} oops",
+        ),
+        (
+            "application/problem+json",
+            b"\xff\xfe oops",
+            "\u{fffd}\u{fffd} oops",
+        ),
+        (
+            "",
+            b"\xff\xfe oops",
+            "the response has 7 bytes, which are not shown",
+        ),
+        (
+            "application/json",
+            b"\xff\xfe\x01\x80 oo",
+            "the response has 7 bytes of application/json, which are not shown",
+        ),
         ("image/png", b"", ""),
     ] {
         let reply = reply(500, &[("content-type", content_type)], body);

@@ -17,6 +17,7 @@ use crate::error::{Fault, HINT};
 use crate::families::common::{self, endpoint_hint, fault_message, is_transient, not_processed};
 use crate::families::error_body::{http_reason, json, member, metadata, plain_message};
 use crate::families::error_markers::{error_object, named_status, names_status};
+use crate::families::error_shapes;
 use crate::http_client::retry_after::retry_after;
 use crate::upstream::family::FaultContext;
 use drawbridge_transcoder::call::{Idempotency, Reply};
@@ -60,7 +61,9 @@ struct ErrorBody {
 
 /// Maps an error reply.
 pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
-    let body = json(reply).as_ref().map(error_body).unwrap_or_default();
+    let json = json(reply);
+    let other = json.as_ref().map(error_shapes::read).unwrap_or_default();
+    let body = json.as_ref().map(error_body).unwrap_or_default();
     let class = body.class.as_deref();
     let code = code(context, reply, &body);
     let timed_out = class == Some("MessagingTimeout");
@@ -80,7 +83,10 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
             other => fault_message(reply, other),
         },
         http_status: reply.status.as_u16(),
-        request_id: FAMILY.request_id(&reply.headers).or(body.request_id),
+        request_id: FAMILY
+            .request_id(&reply.headers)
+            .or(body.request_id)
+            .or(other.request_id),
         retry_after: retry_after(reply, SystemTime::now()),
         not_processed: undelivered || not_processed(reply),
         // Not ActionInProgress: an action takes minutes, retries take seconds.

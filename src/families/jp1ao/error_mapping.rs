@@ -12,6 +12,7 @@ use crate::error::{Fault, HINT};
 use crate::families::common::{self, endpoint_hint, fault_message, is_transient, not_processed};
 use crate::families::error_body::{http_reason, json, member, message, metadata};
 use crate::families::error_markers::{error_object, is_set};
+use crate::families::error_shapes;
 use crate::http_client::retry_after::retry_after;
 use crate::upstream::family::FaultContext;
 use drawbridge_transcoder::call::Reply;
@@ -26,6 +27,7 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
     let body = json(reply);
     let get = |name: &str| member(body.as_ref()?, &[name]);
     let status = reply.status.as_u16();
+    let other = body.as_ref().map(error_shapes::read).unwrap_or_default();
     let unavailable = status == 412 && !is_definition(context);
     let archive = must_be_archived(context, status);
     let own = get("message");
@@ -36,7 +38,8 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
         reason: match get("messageID").filter(|id| !id.contains(char::is_whitespace)) {
             Some(id) => id,
             None if archive => "ARCHIVE_REQUIRED".to_owned(),
-            None => http_reason(reply.status),
+            // Of a gateway in front of it.
+            None => other.reason.unwrap_or_else(|| http_reason(reply.status)),
         },
         domain: FAMILY.name,
         message: if archive {
@@ -45,7 +48,7 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
             fault_message(reply, own)
         },
         http_status: status,
-        request_id: FAMILY.request_id(&reply.headers),
+        request_id: FAMILY.request_id(&reply.headers).or(other.request_id),
         retry_after: match unavailable {
             true => retry_after.or(Some(RETRY_AFTER_UNAVAILABLE)),
             false => retry_after,
@@ -254,6 +257,13 @@ mod tests {
                 r#"{"messageID":"generic error","message":"m"}"#,
                 "HTTP_400",
                 "m",
+            ),
+            (
+                404,
+                "GetX",
+                r#"{"error_code":"APIGW.0101","error_msg":"no API"}"#,
+                "APIGW.0101",
+                "no API",
             ),
             (500, "GetX", "", "HTTP_500", ""),
             (

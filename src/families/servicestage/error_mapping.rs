@@ -10,6 +10,7 @@ use crate::error::{Fault, HINT};
 use crate::families::common::{self, endpoint_hint, fault_message, is_transient};
 use crate::families::error_body::{clock_hint, http_reason, json, member, metadata, plain_message};
 use crate::families::error_markers::{error_object, named_status};
+use crate::families::error_shapes;
 use crate::http_client::retry_after::retry_after;
 use crate::upstream::family::FaultContext;
 use drawbridge_transcoder::call::Reply;
@@ -56,7 +57,9 @@ pub(super) fn fault(context: &FaultContext<'_>, reply: &Reply) -> Fault {
 }
 
 fn read(context: &FaultContext<'_>, reply: &Reply, now: SystemTime) -> Fault {
-    let body = json(reply).as_ref().map(error_body).unwrap_or_default();
+    let json = json(reply);
+    let other = json.as_ref().map(error_shapes::read).unwrap_or_default();
+    let body = json.as_ref().map(error_body).unwrap_or_default();
     let status = reply.status.as_u16();
     let reason = body.reason.unwrap_or_else(|| http_reason(reply.status));
     let code = code(context, reply, &reason);
@@ -83,7 +86,8 @@ fn read(context: &FaultContext<'_>, reply: &Reply, now: SystemTime) -> Fault {
         message,
         http_status: status,
         request_id: (header(reply, "x-request-id").or(body.request_id))
-            .or_else(|| header(reply, "x-iam-trace-id")),
+            .or_else(|| header(reply, "x-iam-trace-id"))
+            .or(other.request_id),
         retry_after: match status {
             429 => retry_after.or(Some(RETRY_AFTER_THROTTLING)),
             _ => retry_after,
@@ -160,7 +164,7 @@ fn code(context: &FaultContext<'_>, reply: &Reply, reason: &str) -> Code {
         (414 | 494, _) => Code::InvalidArgument,
         // Source of these two: docs/apis/servicestage.md, "Mapping to gRPC".
         (504, _) => Code::DeadlineExceeded,
-        (300..=399, _) => Code::Unavailable,
+        (300..=303 | 305..=399, _) => Code::Unavailable,
         _ => common::code(context, reply),
     }
 }

@@ -91,6 +91,7 @@ fn file(pem: &str) -> tempfile::NamedTempFile {
 /// verified.
 #[tokio::test]
 async fn self_signed_certificate_is_trusted_if_ca_file_names_it() {
+    let nameless = self_signed("localhost", |params| params.subject_alt_names.clear());
     let good = self_signed("localhost", |_| {});
     let leaf = self_signed("localhost", |params| params.is_ca = IsCa::NoCa);
     let other_name = self_signed("other.test", |_| {});
@@ -112,6 +113,14 @@ async fn self_signed_certificate_is_trusted_if_ca_file_names_it() {
             &other_name,
             Some(&other_name),
             Err(["it is for other.test, not for localhost", "the URL"]),
+        ),
+        (
+            &nameless,
+            Some(&nameless),
+            Err([
+                "it has no subjectAltName",
+                "add the subjectAltName localhost",
+            ]),
         ),
         (
             &expired,

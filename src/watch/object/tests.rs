@@ -231,6 +231,77 @@ async fn final_state_is_sent_although_its_full_read_fails() {
 }
 
 #[tokio::test]
+async fn final_state_is_kept_although_it_cannot_be_read_again() {
+    let fixture = Fixture::new(DO, STARTED).await;
+    let Fixture { cloud, .. } = &fixture;
+    let ok = || (200, job("OK"));
+    let failed = || (500, json!({}));
+    let empty = || (200, json!({}));
+    let gone = || (404, json!({"message": "no such job"}));
+    for (name, polls, misses, incomplete) in [
+        (
+            "500, then read",
+            vec![ok(), failed(), failed(), ok()],
+            2,
+            false,
+        ),
+        (
+            "empty, then read",
+            vec![ok(), empty(), empty(), ok()],
+            2,
+            false,
+        ),
+        ("404, then read", vec![ok(), gone(), ok()], 1, false),
+        (
+            "500 and 404, then read",
+            vec![ok(), failed(), gone(), ok()],
+            2,
+            false,
+        ),
+        ("always 500", vec![ok(), failed()], 3, true),
+        ("always empty", vec![ok(), empty()], 3, true),
+        ("always 404", vec![ok(), gone()], 1, true),
+        (
+            "500, then always 404",
+            vec![ok(), failed(), gone()],
+            2,
+            true,
+        ),
+    ] {
+        for before in [None, Some((200, job("BUSY")))] {
+            let source = fixture.source(json!({"p": "p1", "jobId": "j1"}));
+            cloud.script(JOB, before.iter().chain(&polls).cloned());
+            if before.is_some() {
+                assert_eq!(one(&source).await.outcome, Outcome::Pending, "{name}");
+            }
+            for _ in 0..misses {
+                let read = source.read().await;
+                assert!(
+                    matches!(read, Ok(SnapshotRead::NotFound)),
+                    "{name}: {read:?}"
+                );
+            }
+            let item = one(&source).await;
+            let got = (item.outcome, item.incomplete);
+            assert_eq!(got, (Outcome::Succeeded, incomplete), "{name}");
+            let want = json!({"job": {"uuid": "j1", "state": "OK"}});
+            assert_eq!(fixture.message_of(&source, &item), want, "{name}");
+        }
+    }
+    // After it was sent, failures are those of any watch.
+    let source = fixture.source(json!({"p": "p1", "jobId": "j1"}));
+    cloud.script(JOB, [ok(), ok(), failed()]);
+    assert!(!one(&source).await.incomplete);
+    assert!(source.read().await.is_err());
+    // A state that is not final any more is not sent.
+    let source = fixture.source(json!({"p": "p1", "jobId": "j1"}));
+    cloud.script(JOB, [ok(), failed(), (200, job("BUSY")), failed()]);
+    source.read().await.unwrap();
+    assert_eq!(one(&source).await.outcome, Outcome::Pending);
+    assert!(source.read().await.is_err());
+}
+
+#[tokio::test]
 async fn stream_ends_with_the_final_state_although_its_full_read_fails() {
     let fixture = Fixture::new(DO, STARTED).await;
     let Fixture { cloud, .. } = &fixture;

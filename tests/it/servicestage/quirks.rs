@@ -707,7 +707,8 @@ async fn errors_are_read_in_all_shapes() {
             "SVCSTG.00100400",
             "<order svc> is bad",
         ),
-        (304, Vec::new(), Code::Unavailable, "HTTP_304", ""),
+        // No response that a request allows.
+        (304, Vec::new(), Code::Internal, "HTTP_304", ""),
     ] {
         let answer = Answer::text(status, "application/json", body).with("x-request-id", "r1");
         let (result, seen) = recording

@@ -22,6 +22,8 @@ const NULL_ITEM: &str = "an item is null";
 pub(super) struct Required<'a> {
     schema: &'a Schema,
     rule: Rule<'a>,
+    /// The number of the member into which the body is decoded.
+    within: Option<u32>,
 }
 
 enum Rule<'a> {
@@ -59,13 +61,29 @@ impl<'a> Required<'a> {
                 }
             }
         };
-        Self { schema, rule }
+        let within = chosen.or(method.response_body).and_then(|index| {
+            let field = &response.fields[usize::from(index)];
+            let is_object = field.is_single() && matches!(field.kind, Kind::Message(_));
+            is_object.then_some(field.number)
+        });
+        Self {
+            schema,
+            rule,
+            within,
+        }
     }
 
     /// Says what is missing in the body, which was decoded to `wire`; none if it is the
     /// requested resource. `found` is none for a body that is not decoded as a message.
     pub fn missing(&self, found: Option<&Found>, body: &[u8], wire: &[u8]) -> Option<String> {
         let found = found?;
+        let wire = match self.within {
+            Some(number) => match wire::last(wire, number) {
+                Ok(Some(inner)) => inner.bytes(),
+                _ => &[],
+            },
+            None => wire,
+        };
         match self.rule {
             Rule::Nothing | Rule::Value(_) => None,
             Rule::BareList(_) => found.has_null_item.then(|| NULL_ITEM.to_owned()),
@@ -86,8 +104,71 @@ impl<'a> Required<'a> {
             }
             Rule::AnyMember(message) => {
                 let is_open = found.unknown.any() && has_undescribed_form(message);
-                (!is_open && !self.holds_any(found, message)).then(|| missing_any(message))
+                match is_open || self.holds_any(found, message) {
+                    true => self.missing_in_resources(found, message, body, wire),
+                    false => Some(missing_any(message)),
+                }
             }
+        }
+    }
+
+    /// Says what is missing where nothing but empty resources and lists is there:
+    /// `{"api":{},"engine":{}}`. The resource of a response that has nothing else but lists
+    /// and totals must not be empty at all.
+    fn missing_in_resources(
+        &self,
+        found: &Found,
+        message: &Message,
+        body: &[u8],
+        wire: &[u8],
+    ) -> Option<String> {
+        if found.unknown.any() && message.additional_properties.is_some() {
+            return None;
+        }
+        let mut missing = None;
+        let is_counted = self.has_counted_resource(message);
+        for (index, field) in known(message).filter(|(index, _)| found.has_content(*index)) {
+            let is_there = match field.cardinality {
+                Cardinality::Repeated | Cardinality::Map => {
+                    matches!(wire::last(wire, field.number), Ok(Some(_)))
+                }
+                _ if self.is_resource(field) => {
+                    let problem = self.missing_in_wrapper(message, index, body, wire);
+                    let is_there = problem.is_none();
+                    missing = missing.or(problem);
+                    is_there
+                }
+                _ => true,
+            };
+            if is_there && !is_counted {
+                return None;
+            }
+        }
+        missing
+    }
+
+    /// Returns whether a message has one resource, and nothing else but lists and totals.
+    fn has_counted_resource(&self, message: &Message) -> bool {
+        let mut resources = 0;
+        let is_of_it = known(message).all(|(_, field)| {
+            if self.is_resource(field) {
+                resources += 1;
+                return true;
+            }
+            field.cardinality == Cardinality::Repeated
+                || TOTALS.contains(&&*field.name)
+                || field.name.ends_with("_count")
+        });
+        is_of_it && resources == 1
+    }
+
+    /// Returns whether the field is an object with members.
+    fn is_resource(&self, field: &Field) -> bool {
+        match field.kind {
+            Kind::Message(id) if field.is_single() => {
+                self.schema.message(id).shape == Shape::Object
+            }
+            _ => false,
         }
     }
 
@@ -155,7 +236,8 @@ impl<'a> Required<'a> {
         if !found.unknown.any() {
             return None;
         }
-        let beside = || method.error_status(&found.unknown.object(body), Evidence::NotTheResource);
+        let unknown_error =
+            || method.error_status(&found.unknown.object(body), Evidence::NotTheResource);
         if let Rule::Member(_, index) = self.rule {
             let field = &message.fields[usize::from(index)];
             let is_object = matches!(field.kind, Kind::Message(_));
@@ -165,8 +247,8 @@ impl<'a> Required<'a> {
                     method.error_status(body, Evidence::NotTheResource)
                 }
                 // A list next to an error is not all of the list.
-                Cardinality::Repeated => beside(),
-                Cardinality::Map => beside().filter(|_| wire.is_empty()),
+                Cardinality::Repeated => unknown_error(),
+                Cardinality::Map => unknown_error().filter(|_| wire.is_empty()),
                 // Error bodies have no object of that name.
                 _ if is_object => None,
                 _ => method.error_status(body, may_be(message)),
@@ -175,7 +257,7 @@ impl<'a> Required<'a> {
         let has_known = known(message).any(|(index, _)| found.has_content(index));
         match has_known {
             // Nothing but empty lists and zeros.
-            true if wire.is_empty() => beside(),
+            true if wire.is_empty() => unknown_error(),
             true => None,
             // Nothing but members without a field.
             false => method.error_status(body, Evidence::NotTheResource),

@@ -489,9 +489,7 @@ impl Builder {
             minimum: rules.minimum,
             condition,
             names,
-            mask_names: is_mask.then(|| {
-                Box::new(self.mask_names.within(field.parent_message()))
-            }),
+            mask_names: is_mask.then(|| Box::new(self.mask_names.within(field.parent_message()))),
             tag: Tag::new(field.number(), Tag::wire_type(kind)),
             packed_tag: Tag::new(field.number(), 2),
             member: format!("{quoted}:").into(),

@@ -1,7 +1,7 @@
 //! Distinguishes a file from an error or a web page that has a success status.
 
-use http::HeaderValue;
 use http::header::CONTENT_DISPOSITION;
+use http::{HeaderValue, StatusCode};
 
 use super::Download;
 use crate::Error;
@@ -81,6 +81,11 @@ impl Method {
         let Some(download) = &self.download else {
             return Ok(());
         };
+        if reply.status == StatusCode::PARTIAL_CONTENT {
+            // No call requests a range.
+            let problem = "expected the complete file, found a part of it (HTTP 206)";
+            return Err(self.of_reply(Error::not_the_resource(problem), reply));
+        }
         let may_be = Evidence::MayBeTheResource(&[]);
         let status = match download.kind(reply) {
             Kind::File => None,
@@ -97,6 +102,8 @@ impl Method {
                 Some(status.unwrap_or(500))
             }
             Kind::RequestedJson => self.error_status(reply.text(), may_be),
+            // A list is the file.
+            Kind::OtherJson if reply.text().first() == Some(&b'[') => None,
             Kind::OtherJson => self.error_status(reply.text(), Evidence::NotTheResource),
         };
         match status {

@@ -676,6 +676,11 @@ fn numbers_that_are_not_json_are_read_and_noted() {
     let text = r#"{"text_object":"{\"a\":NaN}"}"#;
     let notes = to_wire(&SCHEMA, id("Ruled"), text.as_bytes(), &mut Vec::new()).unwrap();
     assert_eq!(notes.inexact, ["text_object.a"]);
+    let value = SCHEMA.message_id("google.protobuf.Value").unwrap();
+    for (text, noted) in [("NaN", &["."][..]), ("-Infinity", &["."]), ("1", &[])] {
+        let notes = to_wire(&SCHEMA, value, text.as_bytes(), &mut Vec::new()).unwrap();
+        assert_eq!(notes.inexact, noted, "{text}");
+    }
 }
 
 #[test]
