@@ -23,6 +23,7 @@ use crate::error::{self, Error};
 use crate::families::family;
 use crate::memory::{DOWNLOAD_BYTES, Memory, MemoryBudget, STREAM_BYTES};
 use crate::server::admission::Admission;
+use crate::server::compression::compressed;
 use crate::server::connection_end::{self, ConnectionEnd};
 use crate::server::messages_body::MessagesBody;
 use crate::server::request_body_timeout::{RequestTimeouts, TimeoutBody};
@@ -234,6 +235,7 @@ impl Dispatcher {
                 self.max_request_bytes,
                 info.is_compressed,
                 info.client.memory.clone(),
+                info.deadline,
             ),
             info,
             upstream,
@@ -301,7 +303,7 @@ impl Dispatcher {
     async fn unary(&self, mut call: Admitted) -> http::Response<Body> {
         let served = call.info.served.clone();
         let span = call.info.span.clone();
-        let result = match served.method.upload {
+        let mut result = match served.method.upload {
             Some(_) => {
                 let work = pin!(self.call_with_file(&mut call));
                 traced(span, self.bound(work)).await
@@ -315,8 +317,16 @@ impl Dispatcher {
         // Held until HTTP/2 has sent the message.
         let held = std::mem::take(&mut info.memory);
         let memory = &info.client.memory;
-        let result =
-            result.and_then(|response| served.response(response, call.is_compressed, memory, held));
+        let mut is_compressed = false;
+        if call.is_compressed
+            && let Ok(response) = &mut result
+            && let message = &mut response.decoded.message
+            && let Some(compressed) = compressed(message, memory, info.deadline).await
+        {
+            *message = compressed;
+            is_compressed = true;
+        }
+        let result = result.and_then(|response| served.response(response, is_compressed, held));
         info.finish(result)
             .unwrap_or_else(|status| status.into_http())
     }
@@ -328,7 +338,7 @@ impl Dispatcher {
         let method = &info.served.method;
         // A request that waits for its permit is neither decompressed nor bound.
         let permit = upstream.permit(&info.client, info.deadline).await?;
-        let request = raw.decompress()?;
+        let request = raw.decompress(info.deadline).await?;
         let context = CallContext {
             upstream,
             client: &info.client,
@@ -368,7 +378,9 @@ impl Dispatcher {
         };
         let reply = context.call(method, &file).await?;
         Ok(UnaryResponse {
-            decoded: context.decode(method, (&file.verb, file.effect()), &reply)?,
+            decoded: context
+                .decode(method, (&file.verb, file.effect()), &reply)
+                .await?,
             headers: reply.headers,
         })
     }
@@ -433,8 +445,9 @@ impl Dispatcher {
         call: &mut Admitted,
         headers: &HeaderMap,
     ) -> Result<ResponseStream, Error> {
-        let request = call.messages.only().await?.decompress()?;
+        let raw = call.messages.only().await?;
         let (info, upstream) = (&call.info, &call.upstream);
+        let request = raw.decompress(info.deadline).await?;
         let method = &info.served.method;
         let opening_deadline = info.deadline;
         // The default deadline is for what precedes a stream: the name lookup, and the

@@ -7,8 +7,7 @@ use tonic::body::Body;
 
 use crate::engine::unary::UnaryResponse;
 use crate::error::Error;
-use crate::memory::{Memory, Reservation};
-use crate::server::compression::gzip;
+use crate::memory::Reservation;
 use crate::server::response_metadata::{add_inexact, forward, grpc_response};
 use crate::server::unary_body::UnaryBody;
 use crate::telemetry::RpcMetrics;
@@ -27,22 +26,16 @@ pub struct ServedMethod {
 }
 
 impl ServedMethod {
-    /// Makes the gRPC response and its metadata. It keeps `held`, the memory of the call.
+    /// Makes the gRPC response and its metadata, of a message that may be compressed. It keeps `held`, the memory of the call.
     pub(super) fn response(
         &self,
         response: UnaryResponse,
         is_compressed: bool,
-        memory: &Memory,
         held: Reservation,
     ) -> Result<http::Response<Body>, Error> {
         let UnaryResponse { decoded, headers } = response;
-        let mut message = decoded.message;
-        if is_compressed {
-            let reservation = memory.reserve_long(message.len())?;
-            message = reservation.attach(gzip(&message)?);
-        }
         let limit = u32::MAX as usize;
-        let body = UnaryBody::new(message, is_compressed, held)
+        let body = UnaryBody::new(decoded.message, is_compressed, held)
             .ok_or(Error::ResponseTooLarge { limit })?;
         let mut response = grpc_response(Body::new(body), is_compressed);
         let metadata = response.headers_mut();
