@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -32,7 +32,7 @@ use crate::server::response_write_timeout::{ResponseWriteTimeout, SlowReader};
 use crate::server::served_method::ServedMethod;
 use crate::server::stream_info::{InstrumentedStream, StreamInfo, is_logged, traced};
 use crate::server::unary_body::UnaryBody;
-use crate::telemetry::Metrics;
+use crate::telemetry::{FailedCall, FailedCalls, Metrics, code_name};
 use crate::upstream::{Upstream, Upstreams};
 use crate::watch::Watches;
 use drawbridge_transcoder::contract::{Contract, LeftOut, Method};
@@ -48,6 +48,7 @@ pub struct Dispatcher {
     pub(super) watches: Watches,
     pub(super) names: NameLookup,
     pub(super) metrics: Metrics,
+    pub(super) failed_calls: FailedCalls,
     pub(super) uploads: Uploads,
     pub(super) write_timeout: ResponseWriteTimeout,
     pub(super) request_timeouts: RequestTimeouts,
@@ -68,6 +69,7 @@ impl Dispatcher {
         watches: Watches,
         metrics: Metrics,
     ) -> Self {
+        let failed_calls = FailedCalls::default();
         let methods = contract
             .methods()
             .into_iter()
@@ -81,6 +83,7 @@ impl Dispatcher {
                         .map(|u| (u.clone(), metrics.rpc(operation, &u.settings.name)))
                         .collect(),
                     unrouted: metrics.rpc(operation, ""),
+                    failed_calls: failed_calls.clone(),
                     forwarded_headers: family
                         .request_id_headers
                         .iter()
@@ -98,6 +101,7 @@ impl Dispatcher {
             watches,
             names: NameLookup::default(),
             metrics,
+            failed_calls,
             uploads: Uploads::new(
                 config.server.max_upload_bytes,
                 config.server.max_request_bytes,
@@ -152,6 +156,7 @@ impl Dispatcher {
             );
         }
         self.metrics.unauthenticated.inc();
+        self.record_rejection(operation, request_id, error);
         let mut status = error.status(&error::StatusContext {
             operation,
             upstream: "",
@@ -180,6 +185,7 @@ impl Dispatcher {
             ..error::StatusContext::default()
         });
         self.metrics.rpc(operation, "").count(status.code());
+        self.record_rejection(operation, request_id.unwrap_or_default(), &error);
         let reason = error.log_text();
         let message = "call failed: not served";
         if is_logged(message, &error, false) {
@@ -189,6 +195,20 @@ impl Dispatcher {
             status.metadata_mut().as_mut().insert("x-request-id", id);
         }
         Some(status)
+    }
+
+    /// Keeps a request that was rejected before an rpc was called.
+    pub(super) fn record_rejection(&self, operation: &str, request_id: &str, error: &Error) {
+        self.failed_calls.add(FailedCall {
+            at: SystemTime::now(),
+            code: code_name(error.code()),
+            kind: error.log_kind(),
+            operation: operation.into(),
+            upstream: "".into(),
+            request_id: request_id.into(),
+            elapsed: None,
+            count: 1,
+        });
     }
 
     /// Returns the deadline of a request whose headers have just arrived.
