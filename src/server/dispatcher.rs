@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -33,7 +33,7 @@ use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::{ResponseWriteTimeout, SlowReader};
 use crate::server::served_method::ServedMethod;
 use crate::server::stream_info::{StreamInfo, is_logged, traced};
-use crate::telemetry::Metrics;
+use crate::telemetry::{FailedCall, FailedCalls, Metrics, code_name};
 use crate::upstream::{Upstream, Upstreams};
 use crate::watch::Watches;
 use drawbridge_transcoder::contract::{Contract, LeftOut, Method};
@@ -49,6 +49,7 @@ pub struct Dispatcher {
     pub(super) watches: Watches,
     pub(super) names: NameLookup,
     pub(super) metrics: Metrics,
+    pub(super) failed_calls: FailedCalls,
     pub(super) uploads: Uploads,
     pub(super) write_timeout: ResponseWriteTimeout,
     pub(super) request_timeouts: RequestTimeouts,
@@ -79,6 +80,7 @@ impl Dispatcher {
         watches: Watches,
         metrics: Metrics,
     ) -> Self {
+        let failed_calls = FailedCalls::default();
         let methods = contract
             .methods()
             .into_iter()
@@ -92,6 +94,7 @@ impl Dispatcher {
                         .map(|u| (u.clone(), metrics.rpc(operation, &u.settings.name)))
                         .collect(),
                     unrouted: metrics.rpc(operation, ""),
+                    failed_calls: failed_calls.clone(),
                     forwarded_headers: family
                         .request_id_headers
                         .iter()
@@ -109,6 +112,7 @@ impl Dispatcher {
             watches,
             names: NameLookup::default(),
             metrics,
+            failed_calls,
             uploads: Uploads::new(config.server.max_upload_bytes),
             write_timeout: ResponseWriteTimeout::new(config.server.response_write_timeout),
             request_timeouts: RequestTimeouts {
@@ -161,6 +165,7 @@ impl Dispatcher {
             );
         }
         self.metrics.unauthenticated.inc();
+        self.record_rejection(operation, request_id, error);
         let mut status = error.status(&error::StatusContext {
             operation,
             upstream: "",
@@ -189,6 +194,7 @@ impl Dispatcher {
             ..error::StatusContext::default()
         });
         self.metrics.rpc(operation, "").count(status.code());
+        self.record_rejection(operation, request_id.unwrap_or_default(), &error);
         let reason = error.log_text();
         let message = "call failed: not served";
         if is_logged(message, &error, false) {
@@ -198,6 +204,20 @@ impl Dispatcher {
             status.metadata_mut().as_mut().insert("x-request-id", id);
         }
         Some(status)
+    }
+
+    /// Keeps a request that was rejected before an rpc was called.
+    pub(super) fn record_rejection(&self, operation: &str, request_id: &str, error: &Error) {
+        self.failed_calls.add(FailedCall {
+            at: SystemTime::now(),
+            code: code_name(error.code()),
+            kind: error.log_kind(),
+            operation: operation.into(),
+            upstream: "".into(),
+            request_id: request_id.into(),
+            elapsed: None,
+            count: 1,
+        });
     }
 
     /// Reads the metadata of a request whose headers have just arrived, of a call that counts

@@ -181,6 +181,8 @@ impl Router {
             Some(_) => &path[1..],
             None => own_method(path).unwrap_or_default(),
         };
+        let id = request_id.unwrap_or_default();
+        self.dispatcher.record_rejection(operation, id, error);
         let (message, reason) = ("request rejected", error.log_text());
         if is_logged(message, error, false) {
             tracing::info!(operation, request_id, reason, "{message}");

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::memory::Reservation;
 use crate::server::response_metadata::{add_inexact, forward, grpc_response};
 use crate::server::unary_body::UnaryBody;
-use crate::telemetry::RpcMetrics;
+use crate::telemetry::{FailedCalls, RpcMetrics};
 use crate::upstream::Upstream;
 use drawbridge_transcoder::contract::Method;
 
@@ -21,6 +21,8 @@ pub struct ServedMethod {
     pub(super) by_upstream: Vec<(Arc<Upstream>, RpcMetrics)>,
     /// Metrics of calls that fail before an upstream is selected.
     pub(super) unrouted: RpcMetrics,
+    /// Where its failed calls are kept.
+    pub(super) failed_calls: FailedCalls,
     /// Headers of the upstream's response that become response metadata.
     pub(super) forwarded_headers: Vec<HeaderName>,
 }

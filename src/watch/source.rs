@@ -56,6 +56,8 @@ pub(super) trait SnapshotSource: Send + Sync + 'static {
     fn message(&self, event: &WatchEvent, item: Option<&Item>) -> Bytes;
     /// Whether two items with different bytes have equal contents.
     fn is_equivalent(&self, old: &Item, new: &Item) -> bool;
+    /// Returns the text of the item's state, if it has one.
+    fn state_text(&self, item: &Item) -> Option<String>;
     /// Whether a watch with `follow` continues after this final item.
     fn continues_after(&self, item: &Item) -> bool;
 }
@@ -177,6 +179,10 @@ impl SnapshotSource for RestSnapshotSource {
         let watch = self.watch();
         let canonical = |item: &Item| watch.canonical(item.bytes.as_deref(), &item.side);
         canonical(old) == canonical(new)
+    }
+
+    fn state_text(&self, item: &Item) -> Option<String> {
+        self.watch().state_text(item.bytes.as_deref()?)
     }
 
     fn continues_after(&self, item: &Item) -> bool {

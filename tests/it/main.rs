@@ -14,6 +14,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin_page;
 mod annotations;
 mod check;
 mod citations;
@@ -41,6 +42,7 @@ mod own_api_selection;
 mod own_paging;
 mod own_watch;
 mod paging;
+mod protos;
 mod quickstart;
 mod readme;
 mod resolve;
