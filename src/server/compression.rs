@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::memory::Memory;
 
 /// Compresses the message of a response, a long one after its turn. None where there is no
-/// memory or no time for it: the message is then sent as it is.
+/// memory or no time for it: the message is then sent uncompressed.
 pub(super) async fn compressed(
     message: &[u8],
     memory: &Memory,
