@@ -14,6 +14,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin_explorer;
 mod admin_page;
 mod annotations;
 mod check;
