@@ -1,5 +1,5 @@
-//! The bytes of a client's connection: notes whether the preface of HTTP/2 has arrived, and
-//! fails a write that the client does not read.
+//! The bytes of a client's connection: notes whether the preface of HTTP/2 has arrived, fails a
+//! write that the client does not read, and lets other connections take their turn between reads.
 
 use std::io;
 use std::pin::Pin;
@@ -15,6 +15,12 @@ use tokio::time::{Sleep, sleep};
 /// 9113, "HTTP/2 Connection Preface".
 const PREFACE_BYTES: usize = 24 + 9;
 
+/// How much a connection reads before the others of its worker take their turn, in bytes.
+///
+/// h2 handles all that has arrived before it returns, and a client that sends without a pause keeps
+/// it there: tokio interrupts a task only after 128 reads, which can be 60,000 frames.
+const MAX_TURN_BYTES: usize = 8 << 10;
+
 /// How much of the preface has arrived.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Preface(Arc<AtomicUsize>);
@@ -26,6 +32,8 @@ pub(super) struct ClientIo<T> {
     preface: Preface,
     /// Whether the preface is complete: nothing is counted any more.
     is_begun: bool,
+    /// What was read since the connection last waited, in bytes.
+    turn_bytes: usize,
     write_timeout: Duration,
     /// Runs while the client's receive buffer is full.
     write_timer: Option<Pin<Box<Sleep>>>,
@@ -46,6 +54,7 @@ impl<T> ClientIo<T> {
             io,
             preface,
             is_begun: false,
+            turn_bytes: 0,
             write_timeout,
             write_timer: None,
         }
@@ -77,10 +86,21 @@ impl<T: AsyncRead + Unpin> AsyncRead for ClientIo<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.turn_bytes >= MAX_TURN_BYTES {
+            this.turn_bytes = 0;
+            // A task that wakes itself is scheduled after all that are ready.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
+        let read = Pin::new(&mut this.io).poll_read(cx, buffer);
+        if read.is_pending() {
+            this.turn_bytes = 0;
+        }
+        ready!(read)?;
+        let length = buffer.filled().len() - before;
+        this.turn_bytes += length;
         if !this.is_begun {
-            let length = buffer.filled().len() - before;
             this.preface.0.fetch_add(length, Ordering::Relaxed);
             this.is_begun = this.preface.is_complete();
         }
@@ -128,12 +148,24 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for ClientIo<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::task::Wake;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tokio::time::Instant;
 
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_secs(30);
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn write_fails_when_the_client_reads_nothing() {
@@ -154,6 +186,31 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(start.elapsed().as_secs(), (4 * 29) + 30);
         drop(client);
+    }
+
+    #[tokio::test]
+    async fn client_that_never_pauses_leaves_turns_to_others() {
+        let (mut client, server) = duplex(64 << 10);
+        let mut server = ClientIo::new(server, Preface::default(), TIMEOUT);
+        client.write_all(&[1; 5 * 4096]).await.unwrap();
+        // What each turn reads, and whether another one follows at once.
+        let mut turns = Vec::new();
+        for _ in 0..3 {
+            let woken = Arc::<Woken>::default();
+            let waker = woken.clone().into();
+            let cx = &mut Context::from_waker(&waker);
+            let mut turn = 0;
+            let mut bytes = [0; 4096];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            while Pin::new(&mut server).poll_read(cx, &mut buffer).is_ready() {
+                turn += buffer.filled().len();
+                buffer.clear();
+            }
+            turns.push((turn, woken.0.load(Ordering::Relaxed)));
+        }
+        assert_eq!(turns, [(8192, true), (8192, true), (4096, false)]);
+        client.write_all(&[1; 10]).await.unwrap();
+        server.read_exact(&mut [0; 10]).await.unwrap();
     }
 
     #[tokio::test]
