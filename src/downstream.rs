@@ -9,6 +9,10 @@ use uuid::Uuid;
 
 use crate::memory::Memory;
 
+mod shares;
+
+pub use shares::{ClientShares, NoShare};
+
 /// Limit of a request id, since statuses have little space for it.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
@@ -58,6 +62,29 @@ impl ClientKey {
     /// Returns the digest.
     pub fn digest(self) -> u64 {
         self.0
+    }
+}
+
+/// Which client a call counts for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Client {
+    /// The client.
+    pub key: ClientKey,
+    /// The address of a client whose credential the upstream has not accepted yet. All of them
+    /// at an address are limited together.
+    pub group: Option<ClientKey>,
+}
+
+impl Client {
+    /// Returns the key that no client can choose.
+    pub fn verified(self) -> ClientKey {
+        self.group.unwrap_or(self.key)
+    }
+}
+
+impl From<ClientKey> for Client {
+    fn from(key: ClientKey) -> Self {
+        Self { key, group: None }
     }
 }
 

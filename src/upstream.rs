@@ -52,7 +52,7 @@ use url::Url;
 pub use self::settings::Settings;
 use crate::credentials::{self, Credential, Credentials};
 use crate::deadline::{CutOff, Deadline};
-use crate::downstream::{ClientKey, Downstream};
+use crate::downstream::{Client, ClientKey, Downstream};
 use crate::error::{Error, Fault, HINT, visible};
 use crate::http_client::retry_after::{is_rate_limit, rate_limit_wait};
 use crate::http_client::{HttpRequest, Transport};
@@ -298,6 +298,11 @@ impl Upstream {
             self.record_call(&result);
         }
         result.map_err(|error| adjust(call, sent, error))
+    }
+
+    /// Returns which client a call counts for, in limits that clients share.
+    pub fn client(&self, client: &Downstream) -> Client {
+        self.accepted.client(client)
     }
 
     /// Waits for the permit of a call, or of all calls of one rpc. Fails if the circuit

@@ -33,6 +33,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -41,6 +42,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use crate::deadline::Deadline;
+use crate::downstream::{Client, ClientShares};
 use crate::engine::call_context::{CallContext, StreamContext};
 use crate::engine::stream_limiter::StreamLimiter;
 use crate::engine::unary;
@@ -130,8 +132,9 @@ impl Registry {
 }
 
 /// The running loops, by what they poll.
-#[derive(Default)]
 struct Loops {
+    /// How many of them each client has started.
+    shares: ClientShares,
     snapshots: LoopMap<SnapshotLoop>,
     logs: LoopMap<log::Tail>,
 }
@@ -162,8 +165,12 @@ impl Watches {
         settings.bookmark_interval = settings.bookmark_interval.clamp(shortest, longest);
         Self(Arc::new(Registry {
             streams: StreamLimiter::new(settings.max_streams),
+            loops: Mutex::new(Loops {
+                shares: ClientShares::new(settings.max_poll_loops),
+                snapshots: HashMap::new(),
+                logs: HashMap::new(),
+            }),
             settings,
-            loops: Mutex::default(),
             polls: AtomicU64::new(0),
             started: AtomicU64::new(0),
             clock,
@@ -191,6 +198,7 @@ impl Watches {
         }
         let not_a_watch = || Error::Malformed(format!("{} is not a watch", method.path));
         let watch = method.watch.as_ref().ok_or_else(not_a_watch)?;
+        let client = context.limited_client();
         let follow = watch.follows(&request);
         if let Some(start) = &watch.start {
             let started = self.make_call(start, &request, call_context).await?;
@@ -216,7 +224,7 @@ impl Watches {
         let source = RestSnapshotSource::new(method, request, target, context, max_items)
             .ok_or_else(not_a_watch)?;
         let source: Arc<dyn SnapshotSource> = Arc::new(source);
-        self.open(key, follow, deadline, || Arc::clone(&source))
+        self.open(client, key, follow, deadline, || Arc::clone(&source))
             .await
     }
 
@@ -228,7 +236,8 @@ impl Watches {
         request: &Bytes,
         call_context: CallContext<'_>,
     ) -> Result<Bytes, Error> {
-        self.0.check_limits()?;
+        let client = call_context.upstream.client(call_context.client);
+        self.0.check_limits(client)?;
         let call = Bytes::from(start.request(request)?);
         let response = unary::call(call_context, &start.rpc, &call).await?;
         Ok(response.decoded.message)
@@ -271,13 +280,14 @@ impl Watches {
         let number = self.0.started.fetch_add(1, Ordering::Relaxed);
         let discriminator = number.to_be_bytes().into();
         let key = Key::new(method, target.call(), &context, discriminator);
+        let client = context.limited_client();
         let max_items = self.0.settings.max_items;
         let source = RestSnapshotSource::new(method, request, target, context, max_items);
         let Some(source) = source else {
             return WatchStream::last(message, Ok(()));
         };
         let source = || SnapshotLoop::new(Arc::new(source));
-        match self.0.subscribe(&Arc::new(key), follow, source) {
+        match self.0.subscribe(client, &Arc::new(key), follow, source) {
             Ok(subscription) => WatchStream::started(message, subscription, deadline),
             Err(error) => WatchStream::last(message, Err(error)),
         }
@@ -286,6 +296,7 @@ impl Watches {
     /// Joins the loop of this key, or starts it with `source`, and opens a stream.
     async fn open(
         &self,
+        client: Client,
         key: Key,
         follow: bool,
         deadline: Option<Deadline>,
@@ -294,12 +305,12 @@ impl Watches {
         let key = Arc::new(key);
         let stream = async {
             let source = || SnapshotLoop::new(source());
-            let subscription = self.0.subscribe(&key, follow, source)?;
+            let subscription = self.0.subscribe(client, &key, follow, source)?;
             if let Some(stream) = WatchStream::open(subscription, deadline).await? {
                 return Ok(stream);
             }
             // That loop has ended: all rounds of another one begin after this call.
-            let mut subscription = self.0.subscribe(&key, follow, source)?;
+            let mut subscription = self.0.subscribe(client, &key, follow, source)?;
             subscription.joined_after = 0;
             let stopped = || Error::NoResponse("the poll loop has stopped".to_owned());
             let stream = WatchStream::open(subscription, deadline).await?;

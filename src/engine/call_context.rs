@@ -8,7 +8,7 @@ use drawbridge_transcoder::contract::{Decoded, Method};
 use drawbridge_transcoder::family::Evidence;
 
 use crate::deadline::Deadline;
-use crate::downstream::Downstream;
+use crate::downstream::{self, Downstream};
 use crate::error::Error;
 use crate::http_client::retry_after::LongestWait;
 use crate::http_client::{ResponseBody, not_delivered};
@@ -275,6 +275,11 @@ fn advice(effect: Idempotency) -> &'static str {
 }
 
 impl StreamContext {
+    /// Returns which client the stream counts for, in limits that clients share.
+    pub fn limited_client(&self) -> downstream::Client {
+        self.upstream.client(&self.client)
+    }
+
     /// Returns the dialect of the upstream.
     pub fn dialect(&self) -> &str {
         &self.upstream.settings.dialect

@@ -62,7 +62,7 @@ impl FileStream {
         deadline: Option<Deadline>,
         limiter: &StreamLimiter,
     ) -> Result<Self, Error> {
-        let permit = limiter.acquire()?;
+        let permit = limiter.acquire(context.upstream.client(context.client))?;
         let download = download(method)?;
         let mut call = context.bind(method, request).await?;
         call.media.accept = Some(download.accept.clone());

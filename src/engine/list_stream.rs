@@ -72,8 +72,9 @@ impl ListStream {
         let method = Arc::clone(&settings.method);
         pages(&method)?;
         let cursor = TokenCursor::new(method, request.clone())?;
+        let client = settings.context.limited_client();
         let mut walk = Box::new(Walk {
-            _permit: settings.limiter.acquire()?,
+            _permit: settings.limiter.acquire(client)?,
             settings,
             pager: Pager::new(cursor, OnRepeat::Fail),
             items: Vec::new().into_iter(),

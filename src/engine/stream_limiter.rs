@@ -1,14 +1,14 @@
-//! Bounds the open streams, of watches, lists and downloads together, and ends those of watches
-//! and lists on drain.
+//! Bounds the open streams, of watches, lists and downloads together and per client, and ends
+//! those of watches and lists on drain.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tonic::Code;
 
+use crate::downstream::{Client, ClientShares, NoShare};
 use crate::error::Error;
 
 /// `RetryInfo` when no permit is left.
@@ -20,14 +20,13 @@ pub struct StreamLimiter(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    max: usize,
-    open: AtomicUsize,
+    open: Mutex<ClientShares>,
     /// Set once.
     drain: watch::Sender<bool>,
 }
 
 /// The right to hold one stream open; returned when dropped.
-pub struct StreamPermit(Arc<Shared>);
+pub struct StreamPermit(Arc<Shared>, Client);
 
 impl fmt::Debug for StreamPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,7 +36,14 @@ impl fmt::Debug for StreamPermit {
 
 impl Drop for StreamPermit {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Release);
+        self.0.lock().put_back(self.1);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, ClientShares> {
+        // Nothing panics while it is locked.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -45,29 +51,25 @@ impl StreamLimiter {
     /// Creates a limiter of `max` streams.
     pub fn new(max: usize) -> Self {
         Self(Arc::new(Shared {
-            max,
-            open: AtomicUsize::new(0),
+            open: Mutex::new(ClientShares::new(max)),
             drain: watch::Sender::new(false),
         }))
     }
 
     /// Returns a permit without waiting. Fails with [`Error::Overload`] where none is
-    /// left, and with [`Error::Draining`] after [`StreamLimiter::drain`].
-    pub fn acquire(&self) -> Result<StreamPermit, Error> {
+    /// left or the client has its share, and with [`Error::Draining`] after [`StreamLimiter::drain`].
+    pub fn acquire(&self, client: Client) -> Result<StreamPermit, Error> {
         if self.is_draining() {
             return Err(Error::Draining);
         }
-        let one_more = |open| (open < self.0.max).then_some(open + 1);
-        let update = (self.0.open).fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
-        match update {
-            Ok(_) => Ok(StreamPermit(Arc::clone(&self.0))),
-            Err(_) => Err(limit_reached("streams", "watch.max_streams")),
-        }
+        let taken = self.0.lock().take(client);
+        taken.map_err(|why| limit_reached(why, "streams", "watch.max_streams"))?;
+        Ok(StreamPermit(Arc::clone(&self.0), client))
     }
 
     /// Returns the number of open streams.
     pub fn open(&self) -> usize {
-        self.0.open.load(Ordering::Acquire)
+        self.0.lock().taken()
     }
 
     /// Ends all watches and lists, and rejects new streams.
@@ -87,11 +89,16 @@ impl StreamLimiter {
     }
 }
 
-/// Returns the error of a limit: `setting` allows no more of `what`.
-pub(crate) fn limit_reached(what: &str, setting: &str) -> Error {
+/// Returns the error of a limit: `setting` allows no more of `what`, for any client or for this
+/// one.
+pub(crate) fn limit_reached(why: NoShare, what: &str, setting: &str) -> Error {
+    let of_whom = match why {
+        NoShare::All => "",
+        NoShare::Client => " of this client",
+    };
     Error::Overload {
         code: Code::ResourceExhausted,
-        problem: format!("too many {what} at once (setting `{setting}`)"),
+        problem: format!("too many {what}{of_whom} at once (setting `{setting}`)"),
         retry_after: RETRY_AFTER,
     }
 }

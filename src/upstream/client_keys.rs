@@ -7,26 +7,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::downstream::{ClientKey, Downstream};
+use crate::downstream::{Client, ClientKey, Downstream};
 
 /// Slots for accepted credentials. Of two in the same slot the latest counts.
 const SLOTS: usize = 4_096;
-
-/// Which client a call counts for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Client {
-    pub(super) key: ClientKey,
-    /// The address of a client whose credential the upstream has not accepted yet. All of them
-    /// at an address are limited together.
-    pub(super) group: Option<ClientKey>,
-}
-
-impl Client {
-    /// Returns the key that no client can choose.
-    pub(super) fn verified(self) -> ClientKey {
-        self.group.unwrap_or(self.key)
-    }
-}
 
 /// The credentials of clients that the upstream has accepted, by their digests.
 #[derive(Debug)]
@@ -46,10 +30,7 @@ impl AcceptedCredentials {
                 key,
                 group: (slot.load(Relaxed) != key.digest()).then_some(peer),
             },
-            None => Client {
-                key: peer,
-                group: None,
-            },
+            None => Client::from(peer),
         }
     }
 

@@ -15,9 +15,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tonic::Code;
 
-use crate::downstream::{ClientKey, may_take, may_take_together};
+use crate::downstream::{Client, ClientKey, may_take, may_take_together};
 use crate::error::Error;
-use crate::upstream::client_keys::Client;
 
 /// `RetryInfo` of a call that the full queue rejects.
 const RETRY_AFTER_FULL_QUEUE: Duration = Duration::from_secs(1);

@@ -24,6 +24,7 @@ use super::key::Key;
 use super::source::POLL_TIMEOUT;
 use super::stream::WatchStream;
 use crate::deadline::Deadline;
+use crate::downstream::Client;
 use crate::engine::call_context::StreamContext;
 use crate::error::Error;
 use drawbridge_transcoder::contract::{LogKind, Method};
@@ -72,16 +73,18 @@ impl Watches {
             _ => None,
         };
         let key = Key::new(method, &call, &context, Vec::new());
+        let client = context.limited_client();
         let max_items = self.0.settings.max_items;
         let source = RestLogSource::new(method, call, context, max_items).ok_or_else(not_a_log)?;
         let end = end.map(|stream| EndWatch::new(stream, Arc::clone(method)));
-        self.open_log(key, start, end, deadline, || Arc::new(source))
+        self.open_log(client, key, start, end, deadline, || Arc::new(source))
             .await
     }
 
     /// Joins the loop of this key, or starts it with `source`, and opens a stream.
     async fn open_log(
         &self,
+        client: Client,
         mut key: Key,
         start: StartAt,
         end: Option<EndWatch>,
@@ -97,7 +100,7 @@ impl Watches {
         };
         let tail = || Tail::new(source(), first);
         // `follow` does not apply: a log is never final.
-        let subscription = self.0.subscribe(&Arc::new(key), false, tail)?;
+        let subscription = self.0.subscribe(client, &Arc::new(key), false, tail)?;
         let stream = LogStream::open(subscription, start, end, deadline);
         let stream = match deadline {
             Some(deadline) => deadline.bound(stream).await??,

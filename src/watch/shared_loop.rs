@@ -27,6 +27,7 @@ use super::poll_backoff::{FailureTolerance, PollBackoff};
 use super::source::{POLL_TIMEOUT, is_not_found};
 use super::{Loops, Registry};
 use crate::deadline::Deadline;
+use crate::downstream::{Client, NoShare};
 use crate::engine::stream_limiter::{StreamPermit, limit_reached};
 use crate::error::Error;
 use drawbridge_transcoder::contract::Outcome;
@@ -253,6 +254,8 @@ impl<S: LoopSource> Published<S> {
 /// What a loop and its subscribers share.
 pub(super) struct SharedLoop<S: LoopSource> {
     pub(super) source: S,
+    /// The client that the loop counts for: the one that started it.
+    client: Client,
     /// When the first subscriber joined.
     since: SystemTime,
     /// One lock for the rounds and their waiters: when a subscriber sees that a round is
@@ -268,7 +271,11 @@ pub(super) struct SharedLoop<S: LoopSource> {
 }
 
 impl<S: LoopSource> SharedLoop<S> {
-    fn new(source: S, since: SystemTime) -> (Arc<Self>, watch::Receiver<Published<S>>) {
+    fn new(
+        source: S,
+        client: Client,
+        since: SystemTime,
+    ) -> (Arc<Self>, watch::Receiver<Published<S>>) {
         let (published, receiver) = watch::channel(Published {
             phase: Phase::Unread,
             begun: 0,
@@ -280,6 +287,7 @@ impl<S: LoopSource> SharedLoop<S> {
         });
         let this = Self {
             source,
+            client,
             since,
             published,
             followers: AtomicUsize::new(0),
@@ -540,16 +548,18 @@ impl<S: LoopSource> Drop for Subscription<S> {
 }
 
 impl Registry {
-    /// Joins the loop of this key, or starts it with `source`.
+    /// Joins the loop of this key, or starts it with `source`. The stream, and a loop that it
+    /// starts, count for `client`.
     pub(super) fn subscribe<S: LoopSource>(
         self: &Arc<Self>,
+        client: Client,
         key: &Arc<Key>,
         follow: bool,
         source: impl FnOnce() -> S,
     ) -> Result<Subscription<S>, Error> {
-        let permit = self.streams.acquire()?;
+        let permit = self.streams.acquire(client)?;
         let mut loops = self.lock();
-        let running = loops.len();
+        let may_start = loops.shares.check(client);
         let mut starts = None;
         let (shared, published) = match S::map(&mut loops).entry(Arc::clone(key)) {
             Entry::Occupied(entry) => {
@@ -557,11 +567,9 @@ impl Registry {
                 let published = shared.published.subscribe();
                 (shared, published)
             }
-            Entry::Vacant(_) if running >= self.settings.max_poll_loops => {
-                return Err(too_many_loops());
-            }
             Entry::Vacant(entry) => {
-                let (shared, published) = SharedLoop::new(source(), (self.clock)());
+                may_start.map_err(too_many_loops)?;
+                let (shared, published) = SharedLoop::new(source(), client, (self.clock)());
                 entry.insert(Arc::clone(&shared));
                 starts = Some(LoopTask {
                     registry: Arc::clone(self),
@@ -569,6 +577,7 @@ impl Registry {
                     shared: Arc::clone(&shared),
                     end: None,
                 });
+                loops.shares.take(client).map_err(too_many_loops)?;
                 (shared, published)
             }
         };
@@ -593,12 +602,9 @@ impl Registry {
     }
 
     /// Fails if one more stream or loop would exceed a limit of the settings.
-    pub(super) fn check_limits(&self) -> Result<(), Error> {
-        let _permit = self.streams.acquire()?;
-        if self.lock().len() >= self.settings.max_poll_loops {
-            return Err(too_many_loops());
-        }
-        Ok(())
+    pub(super) fn check_limits(&self, client: Client) -> Result<(), Error> {
+        let _permit = self.streams.acquire(client)?;
+        self.lock().shares.check(client).map_err(too_many_loops)
     }
 
     /// Removes this loop if `end` returns true. Holds the registry's lock, so that no stream
@@ -616,6 +622,7 @@ impl Registry {
                 let ends = end();
                 if ends {
                     map.remove(key);
+                    loops.shares.put_back(shared.client);
                 }
                 ends
             }
@@ -634,8 +641,8 @@ impl Registry {
     }
 }
 
-fn too_many_loops() -> Error {
-    limit_reached("poll loops", "watch.max_poll_loops")
+fn too_many_loops(why: NoShare) -> Error {
+    limit_reached(why, "poll loops", "watch.max_poll_loops")
 }
 
 /// The task of a loop. Dropping it removes the loop from the registry and publishes

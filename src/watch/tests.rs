@@ -19,6 +19,7 @@ use super::snapshot::Item;
 use super::source::{PollRules, ReadFuture, SnapshotRead};
 use super::*;
 use crate::credentials::CredentialId;
+use crate::downstream::ClientKey;
 use crate::error::Fault;
 use crate::http_client::retry_after::LongestWait;
 use drawbridge_transcoder::api::drawbridge::v1::{
@@ -261,12 +262,12 @@ impl Watches {
 
     async fn try_join(&self, source: &Arc<ScriptedSource>) -> Result<WatchStream, Error> {
         let source = || -> Arc<dyn SnapshotSource> { source.clone() };
-        within_an_hour(self.open(key("/thing", 0), false, None, source)).await
+        within_an_hour(self.open(Client::default(), key("/thing", 0), false, None, source)).await
     }
 
     async fn join_following(&self, source: &Arc<ScriptedSource>) -> WatchStream {
         let source = || -> Arc<dyn SnapshotSource> { source.clone() };
-        self.open(key("/thing", 0), true, None, source)
+        self.open(Client::default(), key("/thing", 0), true, None, source)
             .await
             .expect("the first poll succeeds")
     }
@@ -276,7 +277,12 @@ impl Watches {
         let new_loop = || SnapshotLoop::new(source.clone());
         let subscription = self
             .0
-            .subscribe(&Arc::new(key("/thing", 0)), false, new_loop)
+            .subscribe(
+                Client::default(),
+                &Arc::new(key("/thing", 0)),
+                false,
+                new_loop,
+            )
             .unwrap();
         let event = WatchEvent {
             r#type: WatchEventType::Started.into(),

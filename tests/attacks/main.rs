@@ -23,3 +23,4 @@ mod log;
 mod memory;
 mod readers;
 mod requests;
+mod streams;

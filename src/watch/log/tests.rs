@@ -201,7 +201,9 @@ async fn open(
     start: StartAt,
 ) -> Result<WatchStream, Error> {
     let source = || -> Arc<dyn LogSource> { log.clone() };
-    watches.open_log(key(), start, None, None, source).await
+    watches
+        .open_log(Client::default(), key(), start, None, None, source)
+        .await
 }
 
 async fn from(watches: &Watches, log: &Arc<ScriptedLog>, marker: &str) -> WatchStream {
@@ -779,9 +781,11 @@ async fn log_loops_count_against_the_limit_of_loops() {
     let watches = Watches::with(settings, || SystemTime::UNIX_EPOCH, || 0.5);
     let _log = from(&watches, &ScriptedLog::counting(5), "").await;
     let refused = |error: Option<Error>| error.unwrap().code() == Code::ResourceExhausted;
-    assert!(refused(watches.0.check_limits().err()));
+    assert!(refused(watches.0.check_limits(Client::default()).err()));
     let source = || panic!("the limit is reached");
-    let loops = watches.open(key(), false, None, source).await;
+    let loops = watches
+        .open(Client::default(), key(), false, None, source)
+        .await;
     assert!(refused(loops.err()));
 }
 

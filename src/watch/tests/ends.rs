@@ -159,7 +159,9 @@ async fn drain_ends_all_streams() {
     assert_eq!(next(&mut in_the_middle).await, "INITIAL a=1");
     let hangs = ScriptedSource::of(false, &[]);
     hangs.script(Script::Delayed(S(20), Vec::new()));
-    let opens = watches.open(key("/other", 0), false, None, || hangs.clone());
+    let opens = watches.open(Client::default(), key("/other", 0), false, None, || {
+        hangs.clone()
+    });
     let drains = async {
         run_tasks().await;
         watches.drain();
@@ -190,7 +192,9 @@ async fn stream_ends_at_its_deadline() {
         let (watches, source) = (watches.clone(), Arc::clone(source));
         async move {
             watches
-                .open(key(path, 0), false, deadline, || source.clone())
+                .open(Client::default(), key(path, 0), false, deadline, || {
+                    source.clone()
+                })
                 .await
         }
     };

@@ -71,7 +71,13 @@ async fn streams_with_different_credentials_share_no_loop() {
         let (watches, source) = (watches.clone(), Arc::clone(source));
         async move {
             watches
-                .open(key("/thing", credential), false, None, || source.clone())
+                .open(
+                    Client::default(),
+                    key("/thing", credential),
+                    false,
+                    None,
+                    || source.clone(),
+                )
                 .await
                 .unwrap()
         }
@@ -280,7 +286,10 @@ fn loop_dropped_by_a_stopped_runtime_is_removed() {
     let (watches, source) = (watches(), ScriptedSource::of(false, &["1"]));
     let source = || SnapshotLoop::new(source.clone());
     let key = Arc::new(key("/thing", 0));
-    let subscription = watches.0.subscribe(&key, false, source).unwrap();
+    let subscription = watches
+        .0
+        .subscribe(Client::default(), &key, false, source)
+        .unwrap();
     assert_eq!(watches.stats().loops, 0);
     assert!(matches!(
         subscription.published.borrow().phase,
@@ -395,7 +404,9 @@ async fn streams_and_loops_are_limited() {
         let (watches, source) = (watches.clone(), Arc::clone(&source));
         async move {
             watches
-                .open(key(path, 0), false, None, || source.clone())
+                .open(Client::default(), key(path, 0), false, None, || {
+                    source.clone()
+                })
                 .await
         }
     };
@@ -414,7 +425,7 @@ async fn streams_and_loops_are_limited() {
     let place = || {
         watches
             .streams()
-            .acquire()
+            .acquire(Client::default())
             .map(|_| unreachable!("all are taken"))
     };
     assert!(refusal(place()).contains("`watch.max_streams`"));
@@ -423,17 +434,62 @@ async fn streams_and_loops_are_limited() {
     streams.push(open("/c").await.unwrap());
     assert_eq!(watches.stats().open_streams, 1);
     let places = [
-        watches.streams().acquire().unwrap(),
-        watches.streams().acquire().unwrap(),
+        watches.streams().acquire(Client::default()).unwrap(),
+        watches.streams().acquire(Client::default()).unwrap(),
     ];
     assert!(refusal(open("/c").await).contains("too many streams"));
     drop(places);
     assert_eq!(watches.stats().open_streams, 1);
     watches.drain();
     assert!(matches!(
-        watches.streams().acquire().err(),
+        watches.streams().acquire(Client::default()).err(),
         Some(Error::Draining)
     ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_leaves_streams_and_loops_to_others() {
+    let client = |number| Client::from(ClientKey::test(number));
+    for (max_streams, max_poll_loops, setting) in [
+        (8, 100, "`watch.max_streams`"),
+        (100, 8, "`watch.max_poll_loops`"),
+    ] {
+        let watches = watches_with(Settings {
+            max_streams,
+            max_poll_loops,
+            ..Settings::default()
+        });
+        let source = ScriptedSource::of(false, &["1"]);
+        let mut number = 0;
+        let mut open = |client| {
+            number += 1;
+            let key = key(&format!("/{number}"), 0);
+            let (watches, source) = (watches.clone(), Arc::clone(&source));
+            async move { (watches.open(client, key, false, None, || source.clone())).await }
+        };
+        let mut streams = Vec::new();
+        for _ in 0..6 {
+            streams.push(open(client(1)).await.unwrap());
+        }
+        match open(client(1)).await.err() {
+            Some(Error::Overload { code, problem, .. }) => {
+                assert_eq!(code, Code::ResourceExhausted);
+                assert!(problem.contains("of this client"), "{problem}");
+                assert!(problem.contains(setting), "{problem}");
+            }
+            other => panic!("{other:?}"),
+        }
+        // A loop that another client has started counts for that one.
+        let other = open(client(2)).await.unwrap();
+        let shared = key("/8", 0);
+        let joined = watches.open(client(1), shared, false, None, || source.clone());
+        assert_eq!(joined.await.is_ok(), max_streams > 8);
+        drop(other);
+        // What a client returns is free for it again.
+        streams.pop();
+        run_tasks().await;
+        streams.push(open(client(1)).await.unwrap());
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -441,7 +497,9 @@ async fn open_watches_are_listed_with_those_that_cannot_be_read_first() {
     let watches = watches();
     let open = async |path: &str, source: &Arc<ScriptedSource>| {
         let source = || -> Arc<dyn SnapshotSource> { source.clone() };
-        let stream = watches.open(key(path, 0), false, None, source).await;
+        let stream = watches
+            .open(Client::default(), key(path, 0), false, None, source)
+            .await;
         tokio::time::sleep(MS(10)).await;
         stream.unwrap()
     };
