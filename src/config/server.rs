@@ -55,6 +55,9 @@ pub struct ServerOptions {
     /// Maximum time without data of a request body, and time that it may lag behind
     /// `min_request_bytes_per_sec`. Default: 30 s.
     pub request_body_idle_timeout: Duration,
+    /// Minimum rate at which clients read long responses and streams that have data for them.
+    /// Zero: none. Default: 1 KiB per second.
+    pub min_response_bytes_per_sec: u32,
     /// Minimum rate at which request messages and uploads arrive. Zero: none. Default: 1 KiB
     /// per second.
     pub min_request_bytes_per_sec: u32,
@@ -89,6 +92,7 @@ impl Default for ServerOptions {
             health_check_interval: Duration::from_secs(10),
             request_body_idle_timeout: Duration::from_secs(30),
             min_request_bytes_per_sec: 1 << 10,
+            min_response_bytes_per_sec: 1 << 10,
             request_timeout: Duration::from_secs(15 * 60),
             response_write_timeout: Duration::from_secs(30),
             tls_handshake_timeout: Duration::from_secs(10),
@@ -163,6 +167,12 @@ impl ServerOptions {
         section.duration(
             "response_write_timeout_secs",
             &mut self.response_write_timeout,
+        );
+        section.number_into(
+            "min_response_bytes_per_sec",
+            0,
+            1 << 30,
+            &mut self.min_response_bytes_per_sec,
         );
         section.duration(
             "tls_handshake_timeout_secs",

@@ -114,7 +114,10 @@ impl Dispatcher {
             metrics,
             failed_calls,
             uploads: Uploads::new(config.server.max_upload_bytes),
-            write_timeout: ResponseWriteTimeout::new(config.server.response_write_timeout),
+            write_timeout: ResponseWriteTimeout::new(
+                config.server.response_write_timeout,
+                config.server.min_response_bytes_per_sec,
+            ),
             request_timeouts: RequestTimeouts {
                 idle: config.server.request_body_idle_timeout,
                 min_bytes_per_sec: config.server.min_request_bytes_per_sec,

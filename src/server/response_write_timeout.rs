@@ -1,5 +1,6 @@
-//! Drops a response body whose client has read nothing for a while, to free its buffer
-//! and stream slot. HTTP/2 keep-alive does not detect this.
+//! Drops a response body whose client has read nothing for a while, or reads below a minimum
+//! rate, to free its buffer, its stream slot and its upstream connection. HTTP/2 keep-alive does
+//! not detect this.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -30,9 +31,17 @@ const MESSAGE_PREFIX_BYTES: usize = 5;
 /// there are any.
 #[derive(Clone, Debug)]
 pub struct ResponseWriteTimeout {
-    /// How long a client may read nothing.
-    timeout: Duration,
+    limits: Limits,
     open: Arc<Mutex<Open>>,
+}
+
+/// How slowly a client may read.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Longest time without reading, and the time by which the client may lag behind the rate.
+    timeout: Duration,
+    /// Minimum rate while data is ready. Zero: none.
+    min_bytes_per_sec: u32,
 }
 
 #[derive(Debug, Default)]
@@ -45,12 +54,21 @@ struct Open {
 /// Set when a stream is dropped because its client does not read. An extension of the
 /// response; the stream info holds a clone.
 #[derive(Clone, Debug, Default)]
-pub struct SlowReader(Arc<OnceLock<Duration>>);
+pub struct SlowReader(Arc<OnceLock<Unread>>);
+
+/// Why a response was dropped.
+#[derive(Clone, Copy, Debug)]
+enum Unread {
+    /// The client has read nothing for this time.
+    Idle(Duration),
+    /// The client reads less than this, in bytes per second.
+    Slow(u32),
+}
 
 impl SlowReader {
     /// Returns why the response was dropped, if it was.
     pub fn error(&self) -> Option<Error> {
-        self.0.get().copied().map(unread)
+        self.0.get().copied().map(Unread::error)
     }
 }
 
@@ -62,9 +80,9 @@ struct GuardedBody(Arc<Mutex<State>>);
 enum State {
     /// Next: `Dropped` by the check, or `Ended`.
     Open(OpenBody),
-    /// The client has read nothing for `idle`. Next: `Ended`, once the client reads again
-    /// and gets the status, or a reset where it has part of a message.
-    Dropped { partial: bool, idle: Duration },
+    /// The client does not read, or too slowly. Next: `Ended`, once the client reads again and
+    /// gets the status, or a reset where it has part of a message.
+    Dropped { partial: bool, why: Unread },
     /// Nothing is left to send.
     Ended,
 }
@@ -77,16 +95,28 @@ struct OpenBody {
     /// Since when data has been ready that the client has not read; `None` while the client
     /// waits for data.
     unread_since: Option<Instant>,
+    /// The length of what the client has not read.
+    unread_bytes: usize,
+    /// Since when the client waits for data.
+    waiting_since: Option<Instant>,
+    /// How long the client may read nothing: at most the timeout. The time without reading uses
+    /// it up; what is read adds to it by the rate, and so does the time of waiting for data.
+    allowance: Duration,
+    limits: Limits,
     slow_reader: Option<SlowReader>,
     /// What the chunks draw from that HTTP/2 has and has not sent.
     memory: Memory,
 }
 
 impl ResponseWriteTimeout {
-    /// Drops a response whose client reads nothing for `timeout`.
-    pub fn new(timeout: Duration) -> Self {
+    /// Drops a response whose client reads nothing for `timeout`, or lags behind the rate for
+    /// as long.
+    pub fn new(timeout: Duration, min_bytes_per_sec: u32) -> Self {
         Self {
-            timeout,
+            limits: Limits {
+                timeout,
+                min_bytes_per_sec,
+            },
             open: Arc::default(),
         }
     }
@@ -104,6 +134,10 @@ impl ResponseWriteTimeout {
                 body,
                 rest: Bytes::new(),
                 unread_since: Some(Instant::now()),
+                unread_bytes: 0,
+                waiting_since: None,
+                allowance: self.limits.timeout,
+                limits: self.limits,
                 slow_reader,
                 memory,
             })));
@@ -126,11 +160,11 @@ async fn check(all: ResponseWriteTimeout) {
         responses.retain(|state| match state.upgrade() {
             Some(state) => {
                 // The lock is released before the body is dropped, which runs other code.
-                let dropped = lock(&state).drop_if_unread(now, all.timeout);
-                if let Some(body) = &dropped {
-                    tracing::debug!("response dropped: the client does not read it");
+                let dropped = lock(&state).drop_if_unread(now);
+                if let Some((body, why)) = &dropped {
+                    tracing::debug!(?why, "response dropped: the client does not read it");
                     if let Some(slow_reader) = &body.slow_reader {
-                        let _ = slow_reader.0.set(all.timeout);
+                        let _ = slow_reader.0.set(*why);
                     }
                 }
                 dropped.is_none()
@@ -150,24 +184,45 @@ async fn check(all: ResponseWriteTimeout) {
 
 impl State {
     /// Takes the body of a response that its client does not read.
-    fn drop_if_unread(&mut self, now: Instant, timeout: Duration) -> Option<OpenBody> {
+    fn drop_if_unread(&mut self, now: Instant) -> Option<(OpenBody, Unread)> {
         let Self::Open(open) = self else {
             return None;
         };
-        if now.duration_since(open.unread_since?) < timeout {
+        let unread = now.duration_since(open.unread_since?);
+        if unread < open.allowance {
             return None;
         }
+        let Limits {
+            timeout,
+            min_bytes_per_sec,
+        } = open.limits;
+        let why = match unread >= timeout {
+            true => Unread::Idle(timeout),
+            false => Unread::Slow(min_bytes_per_sec),
+        };
         // A body of known length is cut off here; in any other body each frame is a complete
         // message.
         let partial = !open.rest.is_empty() || open.body.size_hint().exact().is_some();
-        let dropped = Self::Dropped {
-            partial,
-            idle: timeout,
-        };
+        let dropped = Self::Dropped { partial, why };
         match std::mem::replace(self, dropped) {
-            Self::Open(open) => Some(open),
+            Self::Open(open) => Some((open, why)),
             _ => None,
         }
+    }
+}
+
+impl Limits {
+    /// Returns the allowance of a client that has read `bytes` after it has not read for `unread`.
+    fn after(self, allowance: Duration, unread: Duration, bytes: usize) -> Duration {
+        let Self {
+            timeout,
+            min_bytes_per_sec: rate,
+        } = self;
+        if rate == 0 {
+            return timeout;
+        }
+        let earned = Duration::from_secs_f64(bytes as f64 / f64::from(rate));
+        (allowance.saturating_sub(unread) + earned).min(timeout)
     }
 }
 
@@ -188,7 +243,13 @@ impl OpenBody {
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        self.unread_since = None;
+        if let Some(since) = self.unread_since.take() {
+            let now = Instant::now();
+            self.allowance = self
+                .limits
+                .after(self.allowance, now - since, self.unread_bytes);
+            self.waiting_since = Some(now);
+        }
         let mut frame = None;
         if self.rest.is_empty() {
             frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
@@ -202,7 +263,13 @@ impl OpenBody {
         if !self.rest.is_empty() {
             frame = Some(Ok(Frame::data(self.chunk())));
         }
-        self.unread_since = Some(Instant::now());
+        let now = Instant::now();
+        if let Some(since) = self.waiting_since.take() {
+            self.allowance = (self.allowance + (now - since)).min(self.limits.timeout);
+        }
+        self.unread_since = Some(now);
+        let data = frame.as_ref().and_then(|frame| frame.as_ref().ok());
+        self.unread_bytes = data.and_then(Frame::data_ref).map_or(0, Bytes::len);
         Poll::Ready(frame)
     }
 }
@@ -224,10 +291,10 @@ impl http_body::Body for GuardedBody {
                 }
                 Poll::Ready(frame)
             }
-            State::Dropped { partial, idle } => {
-                let (partial, idle) = (*partial, *idle);
+            State::Dropped { partial, why } => {
+                let (partial, why) = (*partial, *why);
                 *state = State::Ended;
-                let status = unread(idle).status(&error::StatusContext {
+                let status = why.error().status(&error::StatusContext {
                     operation: "",
                     upstream: "",
                     request_id: "",
@@ -261,15 +328,22 @@ impl http_body::Body for GuardedBody {
     }
 }
 
-/// The error of a response that its client has not read for `idle`.
-fn unread(idle: Duration) -> Error {
-    Error::ResponseNotDelivered {
-        code: Code::DeadlineExceeded,
-        problem: format!(
-            "the client read nothing of the response for {} s",
-            idle.as_secs()
-        ),
-        retry_after: None,
+impl Unread {
+    /// Returns the error of a response that was dropped.
+    fn error(self) -> Error {
+        Error::ResponseNotDelivered {
+            code: Code::DeadlineExceeded,
+            problem: match self {
+                Self::Idle(time) => format!(
+                    "the client read nothing of the response for {} s",
+                    time.as_secs()
+                ),
+                Self::Slow(rate) => {
+                    format!("the client reads the response at less than {rate} bytes per second")
+                }
+            },
+            retry_after: None,
+        }
     }
 }
 
@@ -323,7 +397,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn unread_response_is_dropped() {
-        let timeout = ResponseWriteTimeout::new(TIMEOUT);
+        let timeout = ResponseWriteTimeout::new(TIMEOUT, 0);
         // Never read; read once; and read to the middle of a message.
         for (length, reads) in [(3, 0), (3, 1), (3 * MAX_CHUNK_BYTES, 1)] {
             let frames = tokio_stream::iter([frame(length), frame(length), frame(length)]);
@@ -353,7 +427,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn slow_or_waiting_client_is_not_cut_off() {
-        let timeout = ResponseWriteTimeout::new(TIMEOUT);
+        let timeout = ResponseWriteTimeout::new(TIMEOUT, 0);
         let frames = tokio_stream::iter([frame(2 * MAX_CHUNK_BYTES), frame(3)]);
         let (mut body, memory, slow_reader) =
             stream(&timeout, frames.chain(tokio_stream::pending()));
@@ -376,8 +450,47 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn client_that_reads_below_the_rate_is_cut_off() {
+        const CHUNK: usize = 1_000;
+        // How long the client waits before each chunk, how long the chunk takes to arrive, and
+        // after how many seconds the response is dropped, if it is.
+        for (rate, unread, arrives, want) in [
+            (1_000, 1, 0, None),
+            (1_000, 29, 0, Some(29..65)),
+            (1_000, 3, 0, Some(45..65)),
+            (100, 10, 0, None),
+            (100, 11, 0, Some(200..250)),
+            (0, 29, 0, None),
+            // The client waits for the data, too.
+            (1_000, 3, 2, None),
+            (1_000, 5, 2, Some(60..150)),
+        ] {
+            let timeout = ResponseWriteTimeout::new(TIMEOUT, rate);
+            let frames = tokio_stream::iter(std::iter::repeat_with(|| frame(CHUNK)));
+            let frames = frames.then(move |frame| async move {
+                sleep(arrives * SECOND).await;
+                frame
+            });
+            let (mut body, _, slow_reader) = stream(&timeout, Box::pin(frames));
+            let start = Instant::now();
+            while slow_reader.error().is_none() && start.elapsed() < Duration::from_secs(1_000) {
+                assert_eq!(read(&mut body).await, CHUNK);
+                sleep(unread * SECOND).await;
+            }
+            let dropped = slow_reader.error().map(|_| start.elapsed().as_secs());
+            let case = format!("{rate} {unread} {arrives}: {dropped:?}");
+            assert_eq!(dropped.is_some(), want.is_some(), "{case}");
+            if let (Some(want), Some(error)) = (want, slow_reader.error()) {
+                assert!(want.contains(&dropped.unwrap()), "{case}");
+                let text = format!("at less than {rate} bytes per second");
+                assert!(error.to_string().contains(&text), "{error}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn unread_response_of_known_length_is_reset() {
-        let timeout = ResponseWriteTimeout::new(TIMEOUT);
+        let timeout = ResponseWriteTimeout::new(TIMEOUT, 0);
         let response = |length| Response::new(Body::new(Full::new(Bytes::from(vec![7; length]))));
         let mut body = timeout
             .guard(response(3 * MAX_CHUNK_BYTES), Memory::default())

@@ -7,6 +7,7 @@ use crate::support::{Gateway, Honest, Reply, Upstream, eventually, raw, within};
 const MIB: u64 = 1 << 20;
 const GET: &str = "openstack.orchestration.v1.SoftwareDeploymentService/GetSoftwareDeployment";
 const WATCH: &str = "openstack.orchestration.v1.SoftwareDeploymentService/WatchSoftwareDeployment";
+const EXPORT: &str = "hitachi.automation.v1.ServiceTemplateService/ExportServiceTemplate";
 const HEALTH_CHECK: &str = "grpc.health.v1.Health/Check";
 const HEALTH_WATCH: &str = "grpc.health.v1.Health/Watch";
 const REFLECTION: &str = "grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
@@ -99,6 +100,59 @@ async fn streams_that_are_read_in_part_are_reset() {
         }
     }
     honest.finish().await;
+    gateway.assert_peak_below(before, 64 * MIB);
+    gateway.recovers(before).await;
+}
+
+/// Downloads of an endless file, of which the client reads a chunk every half a second: never
+/// idle, and below the minimum rate.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_downloads_are_cut_off() {
+    let upstream = Upstream::start(|request| {
+        if !request.target.contains("invoke") {
+            return Reply::ok(r#"{"name":"export","instanceID":1,"parameters":[]}"#);
+        }
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n\r\n";
+        Reply::Endless(head.into(), vec![7; 64 << 10])
+    });
+    let settings = "[server]\nresponse_write_timeout_secs = 2\n\
+                    min_response_bytes_per_sec = 1000000\n";
+    let upstreams = upstream.heat("") + &upstream.jp1ao("");
+    let gateway = Gateway::start(&(settings.to_owned() + &upstreams));
+    let honest = Honest::start(gateway.grpc);
+    honest.succeeds(2).await;
+    let before = gateway.usage();
+    let mut builder = Builder::new();
+    builder.initial_window_size(16 << 10);
+    builder.initial_connection_window_size(16 << 20);
+    let connection = raw::connect_with(gateway.grpc, &builder).await.unwrap();
+    let mut downloads = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        // ExportServiceTemplateRequest.id
+        let call = connection.send(raw::attack(EXPORT), [8, 1]).await.unwrap();
+        downloads.spawn(async move {
+            let response = raw::head(call).await.unwrap();
+            assert!(!response.headers().contains_key("grpc-status"));
+            let mut body = response.into_body();
+            let mut chunks = 0;
+            while let Some(Ok(chunk)) = body.data().await {
+                chunks += 1;
+                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+                let _ = body.flow_control().release_capacity(chunk.len());
+            }
+            chunks
+        });
+    }
+    while let Some(chunks) = within("downloads end", downloads.join_next()).await {
+        assert!(chunks.unwrap() > 0);
+    }
+    eventually("no stream is left", async || {
+        let streams = gateway.metric("drawbridge_open_streams").await;
+        (streams < 1.0).then_some(())
+    })
+    .await;
+    honest.finish().await;
+    drop(connection);
     gateway.assert_peak_below(before, 64 * MIB);
     gateway.recovers(before).await;
 }

@@ -130,8 +130,14 @@ pub(super) const DESCRIPTIONS: &[(&str, &str)] = &[
     ),
     (
         "server.response_write_timeout_secs",
-        "Time after which a response that the client does not read is dropped. After twice this \
-         time its stream is reset.",
+        "Time after which a response that the client does not read is dropped, and time that \
+         reading may lag behind min_response_bytes_per_sec. After twice this time its stream is \
+         reset.",
+    ),
+    (
+        "server.min_response_bytes_per_sec",
+        "Minimum rate at which clients read long responses and streams that have data for them, \
+         in bytes per second. 0: none.",
     ),
     (
         "server.tls_handshake_timeout_secs",
