@@ -45,6 +45,7 @@ pub(crate) mod test_server;
 mod tests;
 mod tls;
 
+pub use crate::http_client::proxy::bypasses_proxy;
 pub(crate) use crate::http_client::proxy::is_loopback;
 pub(crate) use crate::http_client::tls::read_certificates;
 

@@ -20,6 +20,7 @@ mod availability;
 mod circuit_breaker;
 mod client_keys;
 mod concurrency_limit;
+mod download_limit;
 mod endpoint;
 pub mod family;
 mod health_check;
@@ -61,6 +62,8 @@ pub use crate::upstream::availability::{Failure, Health, HealthRecord};
 use crate::upstream::circuit_breaker::CircuitBreaker;
 use crate::upstream::client_keys::AcceptedCredentials;
 use crate::upstream::concurrency_limit::ConcurrencyLimit;
+use crate::upstream::download_limit::DownloadLimit;
+pub use crate::upstream::download_limit::{DownloadPermit, max_downloads};
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::family::{Family, FaultContext, gateway_error_hint};
 pub use crate::upstream::health_check::Stats;
@@ -117,6 +120,7 @@ pub struct Upstream {
     retry_budget: RetryBudget,
     circuit_breaker: CircuitBreaker,
     concurrency_limit: ConcurrencyLimit,
+    download_limit: DownloadLimit,
     accepted: AcceptedCredentials,
     retries: AtomicU64,
     availability: Availability,
@@ -247,6 +251,7 @@ impl Upstream {
                 settings.max_concurrent_calls,
                 settings.max_queued_calls,
             ),
+            download_limit: DownloadLimit::new(settings.max_concurrent_calls),
             accepted: AcceptedCredentials::new(matches!(
                 settings.auth,
                 credentials::Settings::Passthrough
@@ -303,6 +308,12 @@ impl Upstream {
     /// Returns which client a call counts for, in limits that clients share.
     pub fn client(&self, client: &Downstream) -> Client {
         self.accepted.client(client)
+    }
+
+    /// Returns the permit of a download. Fails if too many are open.
+    pub fn download_permit(&self, client: &Downstream) -> Result<DownloadPermit, Error> {
+        let client = self.accepted.client(client);
+        self.download_limit.acquire(client, &self.settings.name)
     }
 
     /// Waits for the permit of a call, or of all calls of one rpc. Fails if the circuit

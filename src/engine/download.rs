@@ -19,7 +19,7 @@ use super::stream_limiter::{StreamLimiter, StreamPermit};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::http_client::ResponseBody;
-use crate::upstream;
+use crate::upstream::{self, DownloadPermit};
 use drawbridge_transcoder::call::Idempotency;
 use drawbridge_transcoder::contract::{Download, MAX_START_BYTES, Method, ObjectScan};
 
@@ -43,6 +43,7 @@ pub struct FileStream {
     /// The file; none after its end or an error.
     body: Option<ResponseBody>,
     _permit: StreamPermit,
+    _download: DownloadPermit,
 }
 
 impl fmt::Debug for FileStream {
@@ -54,7 +55,7 @@ impl fmt::Debug for FileStream {
 impl FileStream {
     /// Makes the call and returns when its response is known to be the file: by its head, or
     /// by the start of its body. An error is the status of the rpc: [`Error::Overload`] where
-    /// no more streams may be open. `deadline` is that of the stream.
+    /// no more streams or downloads may be open. `deadline` is that of the stream.
     pub async fn open(
         context: CallContext<'_>,
         method: &Arc<Method>,
@@ -63,6 +64,7 @@ impl FileStream {
         limiter: &StreamLimiter,
     ) -> Result<Self, Error> {
         let permit = limiter.acquire(context.upstream.client(context.client))?;
+        let download_permit = context.upstream.download_permit(context.client)?;
         let download = download(method)?;
         let mut call = context.bind(method, request).await?;
         call.media.accept = Some(download.accept.clone());
@@ -92,6 +94,7 @@ impl FileStream {
             rest: reply.body,
             body,
             _permit: permit,
+            _download: download_permit,
         })
     }
 

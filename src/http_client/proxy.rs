@@ -119,6 +119,15 @@ impl Proxies {
     }
 }
 
+/// Returns whether this `NO_PROXY` excludes the URL. Public for the fuzz target.
+pub fn bypasses_proxy(no_proxy: &str, url: &Url) -> bool {
+    let proxies = Proxies {
+        no_proxy: exclusions(no_proxy),
+        ..Proxies::default()
+    };
+    proxies.excludes(url)
+}
+
 /// Returns whether the host of the URL is this machine: `localhost`, a name below it, or an
 /// address of loopback. Such requests use no proxy, which also means that their credentials are
 /// on no network.
@@ -280,13 +289,29 @@ fn contains(network: IpAddr, bits: u32, address: IpAddr) -> bool {
 
 /// Returns whether the text matches the pattern, whose `*` matches any characters.
 fn matches(text: &[u8], pattern: &[u8]) -> bool {
-    match pattern.split_first() {
-        None => text.is_empty(),
-        Some((b'*', rest)) => (0..=text.len()).any(|at| matches(&text[at..], rest)),
-        Some((byte, rest)) => text
-            .split_first()
-            .is_some_and(|(first, text)| first == byte && matches(text, rest)),
+    let (mut at, mut of_pattern) = (0, 0);
+    // After the last `*`, and where the text goes on if it matches nothing more.
+    let mut last_star = None;
+    while at < text.len() {
+        match pattern.get(of_pattern) {
+            Some(b'*') => {
+                of_pattern += 1;
+                last_star = Some((of_pattern, at));
+            }
+            Some(byte) if *byte == text[at] => {
+                at += 1;
+                of_pattern += 1;
+            }
+            _ => {
+                let Some((after, from)) = last_star else {
+                    return false;
+                };
+                last_star = Some((after, from + 1));
+                (of_pattern, at) = (after, from + 1);
+            }
+        }
     }
+    pattern[of_pattern..].iter().all(|byte| *byte == b'*')
 }
 
 #[cfg(test)]

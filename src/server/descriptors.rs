@@ -4,12 +4,13 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::connection_limits::CLOSING_DIVISOR;
+use crate::upstream::max_downloads;
 
 /// What the process itself needs: the runtime, listeners, the log, files that are read again,
 /// and the sockets of name lookups.
 const OWN_DESCRIPTORS: u64 = 32;
 
-/// Connections to an upstream beyond its concurrent calls: logins, health checks, idle ones.
+/// Connections to an upstream beyond its concurrent calls and downloads: logins, health checks, idle ones.
 const SPARE_PER_UPSTREAM: u64 = 8;
 
 /// The most connections of the admin listener. At the limit, the one whose last request is the
@@ -48,20 +49,20 @@ impl DescriptorShares {
         Self::of(limit.unwrap_or(u64::MAX), calls_by_upstream)
     }
 
-    /// Divides `limit` descriptors. Upstreams get what their concurrent calls need, and at most
+    /// Divides `limit` descriptors. Upstreams get what their calls and downloads need, and at most
     /// three eighths; the admin listener at most an eighth; clients the rest.
     fn of(limit: u64, calls_by_upstream: &[usize]) -> Self {
         let rest = limit - OWN_DESCRIPTORS.min(limit / 4);
         let admin = MAX_ADMIN_CONNECTIONS.min(rest / 8).max(1);
         let wanted = calls_by_upstream.iter().map(|calls| *calls as u64);
         let count = calls_by_upstream.len().max(1) as u64;
-        let needed = wanted.map(|calls| calls.saturating_add(SPARE_PER_UPSTREAM));
+        let needed = wanted.map(connections);
         let needed = needed.fold(0, u64::saturating_add);
         let upstreams = needed.min(rest / 8 * 3);
         let per_upstream = upstreams / count;
         let calls_per_upstream = match upstreams == needed {
             true => u64::MAX,
-            false => per_upstream - SPARE_PER_UPSTREAM.min(per_upstream / 2),
+            false => calls_of(per_upstream - SPARE_PER_UPSTREAM.min(per_upstream / 2)),
         };
         let clients = rest - upstreams - admin.min(rest);
         let open = clients - clients / (CLOSING_DIVISOR as u64 + 1);
@@ -74,6 +75,23 @@ impl DescriptorShares {
     }
 }
 
+/// Returns how many connections an upstream of so many concurrent calls needs.
+fn connections(calls: u64) -> u64 {
+    let downloads = max_downloads(usize::try_from(calls).unwrap_or(usize::MAX)) as u64;
+    calls
+        .saturating_add(downloads)
+        .saturating_add(SPARE_PER_UPSTREAM)
+}
+
+/// Returns how many concurrent calls leave connections for their downloads.
+fn calls_of(connections: u64) -> u64 {
+    let at_least = connections / 5 * 4;
+    (at_least..=connections)
+        .take_while(|calls| calls + max_downloads(*calls as usize) as u64 <= connections)
+        .last()
+        .unwrap_or(at_least)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,11 +102,11 @@ mod tests {
         for (limit, calls, clients, admin, calls_per_upstream) in [
             // 16 for the process itself, 6 for admin, 18 for the upstream, less an eighth of the
             // rest that may be closing.
-            (64, vec![256], 22, 6, 10),
-            (64, vec![4], 27, 6, no_limit),
-            (256, vec![256], 100, 28, 76),
-            // 1024 - 32 - 64 - (256 + 8), less an eighth.
-            (1_024, vec![256], 591, 64, no_limit),
+            (64, vec![256], 22, 6, 8),
+            (64, vec![4], 26, 6, no_limit),
+            (256, vec![256], 100, 28, 60),
+            // 1024 - 32 - 64 - (256 + 64 + 8), less an eighth.
+            (1_024, vec![256], 534, 64, no_limit),
             (1_024, vec![], 825, 64, no_limit),
             (1_024, vec![256, 256, 256], 495, 64, 116),
             (1 << 20, vec![256], 931_748, 64, no_limit),

@@ -2,10 +2,11 @@
 
 use http::HeaderValue;
 
-use crate::support::{Gateway, Honest, Reply, Upstream, raw, within};
+use crate::support::{Gateway, Honest, Options, Reply, Upstream, raw, within};
 
 const MIB: u64 = 1 << 20;
 const WATCH: &str = "openstack.orchestration.v1.SoftwareDeploymentService/WatchSoftwareDeployment";
+const EXPORT: &str = "hitachi.automation.v1.ServiceTemplateService/ExportServiceTemplate";
 const RESOURCE_EXHAUSTED: u32 = 8;
 
 /// Opens a watch of a deployment. Returns its stream when it has sent a message, else the
@@ -93,4 +94,51 @@ async fn streams_and_poll_loops_of_one_client_leave_some_to_others() {
             gateway.recovers(before).await;
         }
     }
+}
+
+/// Downloads of an endless file, each with a connection to the upstream, where descriptors are
+/// few.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn downloads_leave_descriptors_to_calls() {
+    let upstream = Upstream::start(|request| {
+        if !request.target.contains("invoke") {
+            return Reply::ok(r#"{"name":"export","instanceID":1,"parameters":[]}"#);
+        }
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n\r\n";
+        Reply::Endless(head.into(), vec![7; 64 << 10])
+    });
+    let gateway = Gateway::start_with(Options {
+        config: upstream.heat("") + &upstream.jp1ao(""),
+        max_descriptors: Some(256),
+        ..Options::default()
+    });
+    let honest = Honest::start(gateway.grpc);
+    honest.succeeds(2).await;
+    let before = gateway.usage();
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(1 << 10);
+    let connection = raw::connect_with(gateway.grpc, &builder).await.unwrap();
+    let mut open = Vec::new();
+    let mut rejected = 0;
+    for _ in 0..400 {
+        // ExportServiceTemplateRequest.id
+        let call = connection.send(raw::attack(EXPORT), [8, 1]).await.unwrap();
+        let response = within("a download begins", raw::head(call)).await.unwrap();
+        match response.headers().get("grpc-status") {
+            None => open.push(response),
+            Some(status) => {
+                assert_eq!(status, "8");
+                rejected += 1;
+            }
+        }
+    }
+    println!(
+        "{} downloads are open, {rejected} were rejected",
+        open.len()
+    );
+    assert!(!open.is_empty() && open.len() < 50, "{}", open.len());
+    honest.finish().await;
+    drop((open, connection));
+    gateway.assert_peak_below(before, 64 * MIB);
+    gateway.recovers(before).await;
 }

@@ -112,3 +112,24 @@ fn unusable_proxy_is_an_error_without_its_password() {
         assert_eq!(found(&proxies, "https://10.0.0.1/"), "direct");
     }
 }
+
+#[test]
+fn patterns_match_in_linear_steps() {
+    for (text, pattern, want) in [
+        ("", "", true),
+        ("", "*", true),
+        ("a", "", false),
+        ("abc", "a*c", true),
+        ("abc", "*b*", true),
+        ("abcbc", "a*bc", true),
+        ("abc", "a*b", false),
+        ("abc", "**abc**", true),
+        ("ab", "abc", false),
+        ("api1.test:80", "api*.test:80", true),
+        // 2^30 steps, if each `*` tried all places.
+        (&"a".repeat(60), &("*a".repeat(30) + "*b"), false),
+    ] {
+        let got = matches(text.as_bytes(), pattern.as_bytes());
+        assert_eq!(got, want, "{text} {pattern}");
+    }
+}
