@@ -210,7 +210,8 @@ impl Watches {
             };
             return Ok(self.watch_started(method, watch, &started, request));
         }
-        let call = method.bind(&request, context.dialect())?;
+        let turn = call_context.turn(request.len()).await?;
+        let call = turn.run(|| method.bind(&request, context.dialect()))?;
         let key = Key::new(
             method,
             &call,
@@ -219,7 +220,9 @@ impl Watches {
         );
         let max_items = self.0.settings.max_items;
         let poll = watch.poll_request(&request)?;
-        let calls = ResourceCalls::new(watch, poll, Some(call), context.dialect())?;
+        let calls = || ResourceCalls::new(watch, poll, Some(call), context.dialect());
+        let calls = turn.run(calls)?;
+        drop(turn);
         let target = PollTarget::resource(calls);
         let source = RestSnapshotSource::new(method, request, target, context, max_items)
             .ok_or_else(not_a_watch)?;

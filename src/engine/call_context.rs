@@ -94,7 +94,7 @@ impl CallContext<'_> {
     }
 
     /// Waits for the turn of a conversion of `bytes`, at most until the deadline.
-    async fn turn(&self, bytes: usize) -> Result<Turn<'_>, Error> {
+    pub(crate) async fn turn(&self, bytes: usize) -> Result<Turn<'_>, Error> {
         match bytes {
             ..=LONG_BYTES => Ok(Turn::default()),
             _ => self.deadline.bound(self.client.memory.turn(bytes)).await,

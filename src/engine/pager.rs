@@ -30,6 +30,11 @@ pub trait PageCursor: Send + Sync {
     /// Returns the rpc that reads a page.
     fn method(&self) -> &Method;
 
+    /// Returns how long the request of a page is, which becomes its call.
+    fn request_bytes(&self) -> usize {
+        0
+    }
+
     /// Returns the call of the next page; `None` after the last one.
     fn next_call(&mut self, dialect: &str) -> Result<Option<Call>, Error>;
 
@@ -133,7 +138,10 @@ impl<C: PageCursor> Pager<C> {
         if self.ended {
             return Ok(None);
         }
-        let Some(call) = self.cursor.next_call(context.dialect())? else {
+        let turn = context.turn(self.cursor.request_bytes()).await?;
+        let call = turn.run(|| self.cursor.next_call(context.dialect()))?;
+        drop(turn);
+        let Some(call) = call else {
             return Ok(None);
         };
         if let Some((max_pages, error)) = &self.limit
@@ -243,7 +251,7 @@ pub(super) async fn is_repeated(
     else {
         return Ok(false);
     };
-    let call = method.bind(&before, dialect)?;
+    let call = context.bind(method, &before).await?;
     let reply = context.call(method, &call).await?;
     let before = context
         .decode(method, (&call.verb, call.effect()), &reply)
@@ -265,7 +273,7 @@ pub(super) async fn is_behind_the_last(
         return Ok(false);
     };
     let requested = paging.page_request(&before, dialect)?;
-    let call = method.bind(&before, dialect)?;
+    let call = context.bind(method, &before).await?;
     let (verb, effect) = (call.verb.clone(), call.effect());
     let reply = match context.call(method, &call).await {
         Err(error) if is_no_page(&error) => return Ok(false),
@@ -351,6 +359,10 @@ impl TokenCursor {
 impl PageCursor for TokenCursor {
     fn method(&self) -> &Method {
         &self.method
+    }
+
+    fn request_bytes(&self) -> usize {
+        self.request.len()
     }
 
     fn next_call(&mut self, dialect: &str) -> Result<Option<Call>, Error> {
@@ -448,6 +460,10 @@ impl<'a> NumberCursor<'a> {
 impl PageCursor for NumberCursor<'_> {
     fn method(&self) -> &Method {
         self.definitions
+    }
+
+    fn request_bytes(&self) -> usize {
+        self.request.len()
     }
 
     fn next_call(&mut self, dialect: &str) -> Result<Option<Call>, Error> {

@@ -32,7 +32,7 @@ pub(super) struct ClientIo<T> {
     preface: Preface,
     /// Whether the preface is complete: nothing is counted any more.
     is_begun: bool,
-    /// What was read since the connection last waited, in bytes.
+    /// Bytes read since the connection last waited.
     turn_bytes: usize,
     write_timeout: Duration,
     /// Runs while the client's receive buffer is full.

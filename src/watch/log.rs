@@ -45,7 +45,11 @@ impl Watches {
     ) -> Result<WatchStream, Error> {
         let not_a_log = || Error::Malformed(format!("{} is not a watch", method.path));
         let log = method.log.as_ref().ok_or_else(not_a_log)?;
-        let call = method.bind(&request, &context.upstream.settings.dialect)?;
+        let call = {
+            let context = context.until(Deadline::after(POLL_TIMEOUT));
+            let turn = context.turn(request.len()).await?;
+            turn.run(|| method.bind(&request, context.dialect()))?
+        };
         let text = matches!(log.kind, LogKind::Text { .. });
         let start = match (log.resume(&request)?, log.from_now(&request)) {
             (Some(_), true) => {

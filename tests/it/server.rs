@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use drawbridge::config::Tls;
+use prost::Message as _;
 use serde_json::json;
 use tokio_stream::StreamExt;
 use tonic::Code;
@@ -506,6 +507,48 @@ async fn response_is_compressed_as_the_request() {
         .await
         .unwrap();
     assert!(response.metadata().get("grpc-encoding").is_none());
+}
+
+/// Long messages of a stream take turns to be compressed, short ones share frames: the order
+/// stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_of_a_stream_are_compressed_in_order() {
+    let lengths = [
+        10, 300_000, 20, 30, 400_000, 500_000, 100_000, 100_001, 100_002, 100_003, 100_004, 40,
+        600_000,
+    ];
+    let event = |length: &usize| {
+        let reason = "x".repeat(*length);
+        json!({"id": format!("e{length}"), "resource_status_reason": reason})
+    };
+    let events: Vec<_> = lengths.iter().map(event).collect();
+    let recorder = Recorder::fixed(Answer::json(200, &json!({"events": events}))).await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    let name = "StackEventService/StreamStackEvents";
+    let method = gateway.client.method(name);
+    let request = json!({"stack_name": "web", "stack_id": "17"});
+    let request = prost_reflect::DynamicMessage::deserialize(method.input(), request).unwrap();
+    let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+    let gzip = tonic::codec::CompressionEncoding::Gzip;
+    let mut grpc = tonic::client::Grpc::new(gateway.client.channel.clone())
+        .send_compressed(gzip)
+        .accept_compressed(gzip);
+    grpc.ready().await.unwrap();
+    let response = grpc
+        .server_streaming(
+            tonic::Request::new(bytes::Bytes::from(request.encode_to_vec())),
+            path.parse().unwrap(),
+            crate::support::client::BytesCodec,
+        )
+        .await
+        .unwrap();
+    assert_eq!(response.metadata().get("grpc-encoding").unwrap(), "gzip");
+    let mut stream = response.into_inner();
+    let mut got = Vec::new();
+    while let Some(message) = stream.message().await.unwrap() {
+        got.push(message.iter().filter(|byte| **byte == b'x').count());
+    }
+    assert_eq!(got, lengths);
 }
 
 #[tokio::test]
