@@ -61,6 +61,56 @@ async fn floods_of_frames_cost_neither_memory_nor_service() {
             }),
         ),
         (
+            "acknowledgements of pings that were not sent",
+            Box::new(|_| frames::frame(frames::PING, frames::ACK, 0, &[1; 8]).repeat(100)),
+        ),
+        (
+            "sizes of the table of headers",
+            Box::new(|n| {
+                let size = if n % 2 == 0 { [0; 4] } else { [0, 1, 0, 0] };
+                let setting = [[0, 1].as_slice(), &size].concat();
+                frames::frame(frames::SETTINGS, 0, 0, &setting).repeat(100)
+            }),
+        ),
+        (
+            "PRIORITY",
+            Box::new(|n| {
+                let stream = stream_of(n % 1_000);
+                frames::frame(frames::PRIORITY, 0, stream, &[0, 0, 0, 0, 16]).repeat(100)
+            }),
+        ),
+        (
+            "GOAWAY",
+            Box::new(|_| frames::frame(frames::GOAWAY, 0, 0, &[0; 8]).repeat(100)),
+        ),
+        (
+            "frames of an unknown kind",
+            Box::new(|_| frames::frame(0xee, 0xff, 0, &[]).repeat(100)),
+        ),
+        (
+            "padding",
+            Box::new(|n| match n {
+                0 => frames::frame(frames::HEADERS, frames::END_HEADERS, 1, &head),
+                _ => frames::frame(
+                    frames::DATA,
+                    frames::PADDED,
+                    1,
+                    &[[255].as_slice(), &[0; 255]].concat(),
+                )
+                .repeat(50),
+            }),
+        ),
+        (
+            "headers that are references",
+            Box::new(|n| {
+                let mut block = head.clone();
+                // `accept-charset` of the static table, thousands of times.
+                block.resize(16_000, 0x8f);
+                let stream = stream_of(n);
+                frames::frame(frames::HEADERS, frames::END_HEADERS, stream, &block)
+            }),
+        ),
+        (
             "empty DATA",
             Box::new(|n| match n {
                 0 => frames::frame(frames::HEADERS, frames::END_HEADERS, 1, &head),
@@ -84,6 +134,7 @@ async fn floods_of_frames_cost_neither_memory_nor_service() {
         ),
     ];
     for (name, mut flood) in floods {
+        let since = std::time::Instant::now();
         let stream = frames::connect(gateway.grpc).await;
         let mut number = 0;
         let next = || {
@@ -93,6 +144,7 @@ async fn floods_of_frames_cost_neither_memory_nor_service() {
         let sending = frames::flood(stream, next, FLOOD_BYTES);
         within(name, sending).await;
         honest.succeeds(1).await;
+        println!("{name}: {} ms", since.elapsed().as_millis());
     }
     honest.finish().await;
     gateway.assert_peak_below(before, 64 * MIB);
