@@ -23,7 +23,9 @@ use crate::error::{self, Error};
 use crate::families::family;
 use crate::memory::{DOWNLOAD_BYTES, Memory, MemoryBudget, STREAM_BYTES};
 use crate::server::admission::Admission;
+use crate::server::client_json::ClientJson;
 use crate::server::connection_end::{self, ConnectionEnd};
+use crate::server::message_format::{Encoding, MessageFormat};
 use crate::server::messages_body::MessagesBody;
 use crate::server::request_body_timeout::{RequestTimeouts, TimeoutBody};
 use crate::server::request_message::MessageReader;
@@ -56,6 +58,8 @@ pub struct Dispatcher {
     pub(super) traces: bool,
     /// Whether the embedded upstreams are served.
     pub(super) sandbox: bool,
+    /// The JSON of clients.
+    pub(super) client_json: ClientJson,
     /// What all calls draw from.
     pub(super) memory: MemoryBudget,
 }
@@ -65,7 +69,7 @@ struct Admitted {
     info: StreamInfo,
     upstream: Arc<Upstream>,
     messages: MessageReader,
-    is_compressed: bool,
+    format: MessageFormat,
 }
 
 impl Dispatcher {
@@ -101,7 +105,10 @@ impl Dispatcher {
                 (method.path.clone(), Arc::new(served))
             })
             .collect();
+        let sets = contract.descriptor_sets().iter();
+        let sets = sets.map(|set| Bytes::copy_from_slice(set)).collect();
         Self {
+            client_json: ClientJson::new(sets),
             methods,
             left_out: contract.left_out().clone(),
             upstreams,
@@ -210,13 +217,14 @@ impl Dispatcher {
         Admission::of(headers, self.default_deadline, call_bytes, memory)
     }
 
-    /// Serves one request of a method, and records it from its headers on.
+    /// Serves one request of a method, and records it from its headers on. Its messages are in
+    /// this encoding.
     pub(super) async fn serve(
         &self,
         served: &Arc<ServedMethod>,
         request: http::Request<TimeoutBody>,
         peer: Peer,
-        admission: Admission,
+        (admission, encoding): (Admission, Encoding),
     ) -> http::Response<Body> {
         let (parts, body) = request.into_parts();
         let mut info = StreamInfo::begin(served, self.traces, &parts.headers, peer, admission);
@@ -225,16 +233,25 @@ impl Dispatcher {
             // The body is dropped unread.
             Err(error) => return info.fail(&error).into_http(),
         };
+        let is_compressed = info.is_compressed;
+        let memory = info.client.memory.clone();
+        let mut messages = MessageReader::new(body, self.max_request_bytes, is_compressed, memory);
+        let mut json = None;
+        if encoding != Encoding::default() {
+            if encoding.is_json {
+                // Boxed, so that calls without JSON do not have its space.
+                json = match Box::pin(self.client_json.rpc(&served.method.path)).await {
+                    Ok(json) => Some(json),
+                    Err(error) => return info.fail(&error).into_http(),
+                };
+            }
+            messages = messages.in_format(encoding.is_bare, json.clone());
+        }
         let call = Admitted {
             // Compressing costs more than most responses save: the client opts in by
             // compressing the request, as with other gRPC servers.
-            is_compressed: info.is_compressed,
-            messages: MessageReader::new(
-                body,
-                self.max_request_bytes,
-                info.is_compressed,
-                info.client.memory.clone(),
-            ),
+            format: MessageFormat::new(encoding, json, is_compressed),
+            messages,
             info,
             upstream,
         };
@@ -316,7 +333,7 @@ impl Dispatcher {
         let held = std::mem::take(&mut info.memory);
         let memory = &info.client.memory;
         let result =
-            result.and_then(|response| served.response(response, call.is_compressed, memory, held));
+            result.and_then(|response| served.response(response, &call.format, memory, held));
         info.finish(result)
             .unwrap_or_else(|status| status.into_http())
     }
@@ -326,9 +343,9 @@ impl Dispatcher {
         let raw = call.messages.only().await?;
         let (info, upstream) = (&call.info, &call.upstream);
         let method = &info.served.method;
-        // A request that waits for its permit is neither decompressed nor bound.
+        // A request that waits for its permit is neither decoded nor bound.
         let permit = upstream.permit(&info.client, info.deadline).await?;
-        let request = raw.decompress()?;
+        let request = raw.decode()?;
         let context = CallContext {
             upstream,
             client: &info.client,
@@ -393,7 +410,7 @@ impl Dispatcher {
                 () = connection_end::reached(end()), if is_interruptible => Err(Error::ConnectionTooOld),
             }
         };
-        let (mut info, is_compressed) = (call.info, call.is_compressed);
+        let (mut info, format) = (call.info, call.format);
         let stream = match result.and_then(|stream| {
             let buffers = match &stream {
                 ResponseStream::File(_) => DOWNLOAD_BYTES,
@@ -420,8 +437,9 @@ impl Dispatcher {
         let memory = info.client.memory.clone();
         let cut_off = self.upstreams.cut_off().clone();
         let stream = info.stream(stream, slow_reader.clone(), end, cut_off);
-        let body = Body::new(MessagesBody::new(stream, is_compressed, memory));
-        let mut response = grpc_response(body, is_compressed);
+        let may_compress = format.may_compress();
+        let body = Body::new(MessagesBody::new(stream, format, memory));
+        let mut response = grpc_response(body, may_compress);
         response.extensions_mut().insert(slow_reader);
         add_inexact(&notes, response.headers_mut());
         response
@@ -433,7 +451,7 @@ impl Dispatcher {
         call: &mut Admitted,
         headers: &HeaderMap,
     ) -> Result<ResponseStream, Error> {
-        let request = call.messages.only().await?.decompress()?;
+        let request = call.messages.only().await?.decode()?;
         let (info, upstream) = (&call.info, &call.upstream);
         let method = &info.served.method;
         let opening_deadline = info.deadline;

@@ -1,4 +1,4 @@
-//! Reads the messages of a request. Received bytes draw from the memory of their client; a
+//! Reads the messages of a request, or those of a response of tonic. Received bytes draw from the memory of their client; a
 //! message stays compressed until the call may use it.
 
 use std::io::Read as _;
@@ -7,10 +7,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use flate2::bufread::GzDecoder;
-use http_body::Body as _;
+use http::HeaderMap;
 use tokio_stream::Stream;
-use tonic::Code;
+use tonic::{Code, Status};
 
+use super::client_json::JsonMessages;
 use super::request_body_timeout::TimeoutBody;
 use crate::error::Error;
 use crate::memory::{Memory, Reservation, SHORT_BYTES};
@@ -24,8 +25,8 @@ const PREFIX_BYTES: usize = 5;
 const FIRST_CAPACITY: usize = 32 << 10;
 
 /// Reads the messages of one request.
-pub(super) struct MessageReader {
-    body: TimeoutBody,
+pub(super) struct MessageReader<B = TimeoutBody> {
+    body: B,
     /// What of the last frame is not read yet.
     rest: Bytes,
     prefix: [u8; PREFIX_BYTES],
@@ -35,7 +36,13 @@ pub(super) struct MessageReader {
     max_bytes: usize,
     /// Whether messages may be compressed.
     is_compressed: bool,
+    /// Whether the body is one message, without a prefix; not any more when it was read.
+    is_bare: bool,
+    /// Set if messages are JSON.
+    json: Option<JsonMessages>,
     memory: Memory,
+    /// What followed the data.
+    trailers: Option<HeaderMap>,
 }
 
 /// A message of which a part has arrived.
@@ -49,6 +56,7 @@ struct Partial {
 pub(super) struct RawMessage {
     bytes: Bytes,
     is_compressed: bool,
+    json: Option<JsonMessages>,
     max_bytes: usize,
     memory: Memory,
 }
@@ -86,14 +94,9 @@ impl Buffer {
     }
 }
 
-impl MessageReader {
+impl<B: http_body::Body<Data = Bytes, Error = Status> + Unpin> MessageReader<B> {
     /// Reads messages of at most `max_bytes` each, compressed or not.
-    pub(super) fn new(
-        body: TimeoutBody,
-        max_bytes: usize,
-        is_compressed: bool,
-        memory: Memory,
-    ) -> Self {
+    pub(super) fn new(body: B, max_bytes: usize, is_compressed: bool, memory: Memory) -> Self {
         Self {
             body,
             rest: Bytes::new(),
@@ -102,8 +105,24 @@ impl MessageReader {
             message: None,
             max_bytes,
             is_compressed,
+            is_bare: false,
+            json: None,
             memory,
+            trailers: None,
         }
+    }
+
+    /// Reads a body that is one message without a prefix, if `is_bare`, and messages that are
+    /// JSON, if `json` is set.
+    pub(super) fn in_format(mut self, is_bare: bool, json: Option<JsonMessages>) -> Self {
+        self.is_bare = is_bare;
+        self.json = json;
+        self
+    }
+
+    /// Returns the trailers, which have arrived with the end.
+    pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.trailers.take()
     }
 
     /// Reads the message of an rpc that has exactly one, and the end of the request.
@@ -112,8 +131,12 @@ impl MessageReader {
             code: Code::Internal,
             problem: problem.to_owned(),
         };
+        let is_bare = self.is_bare;
         let message = std::future::poll_fn(|cx| self.poll_message(cx)).await?;
         let message = message.ok_or_else(|| invalid("the request has no message"))?;
+        if is_bare {
+            return Ok(message);
+        }
         loop {
             if !self.rest.is_empty() {
                 return Err(invalid("the request has more than one message"));
@@ -131,6 +154,12 @@ impl MessageReader {
                 return Poll::Ready(Ok(Some(message)));
             }
             if !ready!(self.poll_data(cx))? {
+                if std::mem::take(&mut self.is_bare) {
+                    let mut message = self.message.take().unwrap_or_else(|| self.begin_bare());
+                    // Source: Connect protocol, "Unary-Request".
+                    message.is_compressed &= !message.buffer.bytes.is_empty();
+                    return Poll::Ready(Ok(Some(self.finish(message))));
+                }
                 let is_complete = self.prefix_len == 0 && self.message.is_none();
                 return Poll::Ready(match is_complete {
                     true => Ok(None),
@@ -152,17 +181,22 @@ impl MessageReader {
             };
             let frame =
                 frame.map_err(|status| Error::request_not_received(&status, self.max_bytes))?;
-            if let Ok(data) = frame.into_data()
-                && !data.is_empty()
-            {
-                self.rest = data;
-                return Poll::Ready(Ok(true));
+            match frame.into_data() {
+                Ok(data) if !data.is_empty() => {
+                    self.rest = data;
+                    return Poll::Ready(Ok(true));
+                }
+                Ok(_) => {}
+                Err(frame) => self.trailers = frame.into_trailers().ok(),
             }
         }
     }
 
     /// Reads `rest`. Returns the message if it is complete; otherwise `rest` is empty.
     fn read(&mut self) -> Result<Option<RawMessage>, Error> {
+        if self.message.is_none() && self.is_bare {
+            self.message = Some(self.begin_bare());
+        }
         if self.message.is_none() {
             let missing = &mut self.prefix[self.prefix_len..];
             let count = missing.len().min(self.rest.len());
@@ -192,16 +226,35 @@ impl MessageReader {
             // An empty slice would keep the memory of the frame.
             self.rest = Bytes::new();
         }
-        if end < message.length {
+        if self.is_bare && !self.rest.is_empty() {
+            let limit = self.max_bytes;
+            return Err(Error::RequestTooLarge { limit });
+        }
+        if end < message.length || self.is_bare {
             self.message = Some(message);
             return Ok(None);
         }
-        Ok(Some(RawMessage {
-            bytes: message.buffer.finish(),
+        Ok(Some(self.finish(message)))
+    }
+
+    /// Begins a message that ends with the body.
+    fn begin_bare(&self) -> Partial {
+        Partial {
+            buffer: Buffer::new(&self.memory),
+            length: self.max_bytes,
+            is_compressed: self.is_compressed,
+        }
+    }
+
+    fn finish(&self, message: Partial) -> RawMessage {
+        let bytes = message.buffer.finish();
+        RawMessage {
             is_compressed: message.is_compressed,
+            bytes,
+            json: self.json.clone(),
             max_bytes: self.max_bytes,
             memory: self.memory.clone(),
-        }))
+        }
     }
 
     /// Reads the prefix of a message.
@@ -232,19 +285,28 @@ impl MessageReader {
     }
 }
 
-impl Stream for MessageReader {
+impl<B: http_body::Body<Data = Bytes, Error = Status> + Unpin> Stream for MessageReader<B> {
     type Item = Result<Bytes, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let message = ready!(self.poll_message(cx));
-        let message = message.and_then(|message| message.map(RawMessage::decompress).transpose());
+        let message = message.and_then(|message| message.map(RawMessage::decode).transpose());
         Poll::Ready(message.transpose())
     }
 }
 
 impl RawMessage {
-    /// Returns the message, decompressed.
-    pub(super) fn decompress(self) -> Result<Bytes, Error> {
+    /// Returns the message in protobuf's encoding.
+    pub(super) fn decode(mut self) -> Result<Bytes, Error> {
+        let (json, memory) = (self.json.take(), self.memory.clone());
+        let bytes = self.decompress()?;
+        match json {
+            None => Ok(bytes),
+            Some(json) => json.decode(&bytes, &memory),
+        }
+    }
+
+    fn decompress(self) -> Result<Bytes, Error> {
         if !self.is_compressed {
             return Ok(self.bytes);
         }
@@ -293,7 +355,6 @@ mod tests {
     use std::time::Duration;
 
     use tokio_stream::StreamExt;
-    use tonic::Status;
     use tonic::body::Body;
 
     use super::*;
@@ -358,14 +419,14 @@ mod tests {
                 }
                 let frames = wire.chunks(frame).map(<[u8]>::to_vec).collect();
                 let mut reader = reader(frames, false, &Memory::default());
-                let read = reader.only().await.unwrap().decompress().unwrap();
+                let read = reader.only().await.unwrap().decode().unwrap();
                 assert_eq!(read, message, "{length} in frames of {frame}");
             }
         }
         // Compressed, and not compressed although it could be.
         for wire in [framed(1, &gzip(&message)), framed(0, &message)] {
             let mut reader = reader(vec![wire], true, &Memory::default());
-            assert_eq!(reader.only().await.unwrap().decompress().unwrap(), message);
+            assert_eq!(reader.only().await.unwrap().decode().unwrap(), message);
         }
         // Several messages, in frames of any length.
         let wire = [framed(0, b"a"), framed(0, b""), framed(0, &message)].concat();
@@ -416,7 +477,7 @@ mod tests {
             ),
         ] {
             let mut reader = reader(frames, is_compressed, &Memory::default());
-            let read = reader.only().await.and_then(RawMessage::decompress);
+            let read = reader.only().await.and_then(RawMessage::decode);
             let error = read.unwrap_err();
             assert_eq!(error.code(), want, "{text}: {error}");
             assert!(error.to_string().contains(text), "{text}: {error}");
@@ -441,7 +502,7 @@ mod tests {
         let mut reader = reader(vec![framed(1, &gzip(&[7; 90_000]))], true, &memory);
         let raw = reader.only().await.unwrap();
         assert!(used() <= 64 * KIB, "{}", used());
-        let message = raw.decompress().unwrap();
+        let message = raw.decode().unwrap();
         assert!((88 * KIB..=160 * KIB).contains(&used()), "{}", used());
         drop((reader, message));
         // Nothing is taken that the budget does not have.
@@ -449,7 +510,7 @@ mod tests {
         let limit = budget.stats().limit - used();
         assert!(limit > 0);
         let mut reader = super::tests::reader(vec![framed(1, &gzip(&[7; 99_000]))], true, &memory);
-        let error = reader.only().await.unwrap().decompress().unwrap_err();
+        let error = reader.only().await.unwrap().decode().unwrap_err();
         assert_eq!(error.code(), Code::ResourceExhausted);
         assert!(error.to_string().contains("max_memory_bytes"), "{error}");
         assert!(error.retry_after().is_some());

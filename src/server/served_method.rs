@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use http::HeaderName;
+use http_body_util::Full;
 use tonic::body::Body;
 
 use crate::engine::unary::UnaryResponse;
 use crate::error::Error;
 use crate::memory::{Memory, Reservation};
-use crate::server::compression::gzip;
+use crate::server::message_format::MessageFormat;
 use crate::server::response_metadata::{add_inexact, forward, grpc_response};
 use crate::server::unary_body::UnaryBody;
 use crate::telemetry::RpcMetrics;
@@ -31,20 +32,21 @@ impl ServedMethod {
     pub(super) fn response(
         &self,
         response: UnaryResponse,
-        is_compressed: bool,
+        format: &MessageFormat,
         memory: &Memory,
         held: Reservation,
     ) -> Result<http::Response<Body>, Error> {
         let UnaryResponse { decoded, headers } = response;
-        let mut message = decoded.message;
-        if is_compressed {
-            let reservation = memory.reserve_long(message.len())?;
-            message = reservation.attach(gzip(&message)?);
-        }
-        let limit = u32::MAX as usize;
-        let body = UnaryBody::new(message, is_compressed, held)
-            .ok_or(Error::ResponseTooLarge { limit })?;
-        let mut response = grpc_response(Body::new(body), is_compressed);
+        let (message, is_compressed) = format.encode(decoded.message, memory)?;
+        let body = match format.is_bare {
+            true => Body::new(Full::new(held.attach(message))),
+            false => {
+                let limit = u32::MAX as usize;
+                let body = UnaryBody::new(message, is_compressed, held);
+                Body::new(body.ok_or(Error::ResponseTooLarge { limit })?)
+            }
+        };
+        let mut response = grpc_response(body, is_compressed);
         let metadata = response.headers_mut();
         forward(&self.forwarded_headers, &headers, metadata);
         add_inexact(&decoded.notes, metadata);

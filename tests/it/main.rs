@@ -41,6 +41,7 @@ mod own_api_selection;
 mod own_paging;
 mod own_watch;
 mod paging;
+mod protocols;
 mod quickstart;
 mod readme;
 mod resolve;
