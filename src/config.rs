@@ -59,7 +59,7 @@ pub struct Config {
     /// Address of the admin listener, which serves metrics, liveness and readiness. Default:
     /// none; in the sandbox `127.0.0.1:50052`.
     pub admin: Option<SocketAddr>,
-    /// TLS of the gRPC listener. None: plaintext HTTP/2.
+    /// TLS of the gRPC listener. None: plaintext.
     pub tls: Option<Tls>,
     /// Tokens that authenticate clients. Empty: clients need no token.
     pub client_tokens: Vec<SecretString>,

@@ -49,10 +49,12 @@ impl WebOptions {
 /// Returns what is wrong with an origin, which is compared as it is.
 fn origin_problem(text: &str) -> Option<String> {
     if text == "*" {
-        return Some("names each origin: `*` would let any web page call".to_owned());
+        return Some("name each origin: `*` would let any web page call".to_owned());
     }
     let url = Url::parse(text).ok();
-    let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let url = url.filter(|url| {
+        matches!(url.scheme(), "http" | "https") && url.has_host() && !text.contains('*')
+    });
     let Some(url) = url else {
         return Some(format!(
             "`{text}` is not an origin like https://ops.example.com"

@@ -5,7 +5,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -24,7 +24,14 @@ const PREFACE_START: &[u8] = b"PRI";
 
 /// How much of the preface has arrived.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Preface(Arc<AtomicUsize>);
+pub(super) struct Preface(Arc<Arrived>);
+
+#[derive(Debug, Default)]
+struct Arrived {
+    bytes: AtomicUsize,
+    /// Whether the head of a request over HTTP/1.1 has not arrived in time.
+    is_head_late: AtomicBool,
+}
 
 /// A connection of a client.
 #[derive(Debug)]
@@ -61,7 +68,12 @@ impl Heads {
 impl Preface {
     /// Returns whether the preface has arrived, or as many bytes of HTTP/1.1.
     pub(super) fn is_complete(&self) -> bool {
-        self.0.load(Ordering::Relaxed) >= PREFACE_BYTES
+        self.0.bytes.load(Ordering::Relaxed) >= PREFACE_BYTES
+    }
+
+    /// Returns whether the connection has failed since a head has not arrived in time.
+    pub(super) fn is_head_late(&self) -> bool {
+        self.0.is_head_late.load(Ordering::Relaxed)
     }
 }
 
@@ -94,7 +106,8 @@ impl<T> ClientIo<T> {
     /// Notes bytes that have arrived.
     fn received(&mut self, bytes: &[u8]) {
         if !self.is_begun {
-            self.preface.0.fetch_add(bytes.len(), Ordering::Relaxed);
+            let arrived = &self.preface.0.bytes;
+            arrived.fetch_add(bytes.len(), Ordering::Relaxed);
             self.is_begun = self.preface.is_complete();
         }
         let Some(heads) = &mut self.heads else {
@@ -125,6 +138,7 @@ impl<T> ClientIo<T> {
             return Poll::Pending;
         };
         ready!(timer.as_mut().poll(cx));
+        (self.preface.0.is_head_late).store(true, Ordering::Relaxed);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 

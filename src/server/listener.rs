@@ -41,9 +41,8 @@ const MAX_SEND_BUFFER_BYTES: usize = 64 << 10;
 /// gRPC, and more than this HTTP 431.
 const HTTP2_METADATA_FACTOR: u32 = 4;
 
-/// How much longer the head of a request over HTTP/1.1 may be than its metadata: what lies
-/// between gets a status of its protocol, and more than this HTTP 431. The buffer of a
-/// connection is as long.
+/// How much longer the read buffer of a connection over HTTP/1.1 is than the metadata of a
+/// request: a head that does not fit gets HTTP 431.
 const HTTP1_BUFFER_BYTES: usize = 16 << 10;
 
 /// Time after GOAWAY until a connection without a call is closed.
@@ -60,6 +59,7 @@ const MAX_AGE_JITTER: f64 = 0.1;
 /// Why the gateway closes a connection: labels of the metric.
 const EVICTED: &str = "evicted";
 const IDLE: &str = "idle";
+/// Of HTTP/1.1: no head of a request.
 const NO_PREFACE: &str = "no_preface";
 
 /// What the timer of a connection waits for.
@@ -284,6 +284,9 @@ impl Connections {
                 result = &mut connection => {
                     if let Err(error) = result {
                         tracing::debug!(error, "connection failed");
+                    }
+                    if preface.is_head_late() {
+                        self.metrics.closed(NO_PREFACE);
                     }
                     return;
                 }

@@ -15,6 +15,7 @@
 mod support;
 
 mod annotations;
+mod browsers;
 mod check;
 mod citations;
 mod cli;
@@ -27,6 +28,7 @@ mod files;
 mod fixtures;
 mod health;
 mod heat_dialects;
+mod http1;
 mod jp1ao;
 mod jp1ao_sandbox;
 mod large;

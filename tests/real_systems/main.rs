@@ -1,9 +1,10 @@
 //! The second test stage, with software of others: OpenStack's Heat and Keystone, Huawei's
-//! SDK, Python clients generated from the protos, curl and openstacksdk.
+//! SDK, Python clients generated from the protos, curl, openstacksdk, and the official clients
+//! of Connect and gRPC-Web in Node and Chromium.
 //!
 //! `cargo test --test real_systems` runs it; plain `cargo test` does not build it.
-//! It needs Python 3.11 or newer, curl and a Python package index, and installs
-//! pinned packages below `target/`. A missing requirement is a failure; nothing is skipped.
+//! It needs Python 3.11 or newer, Node 20 or newer, Chromium, curl, and package indexes of
+//! Python and npm, and installs pinned packages below `target/`; as root on Debian also Chromium. A missing requirement is a failure; nothing is skipped.
 
 #![allow(
     clippy::expect_used,
@@ -19,6 +20,7 @@
 #[allow(dead_code, unused_imports, reason = "tests/it uses the rest")]
 mod support;
 
+mod browser;
 mod configuration;
 mod heat;
 mod jp1ao_python;

@@ -17,7 +17,7 @@ pub(super) const DESCRIPTIONS: &[(&str, &str)] = &[
     ),
     (
         "listen.tls",
-        "TLS of the gRPC listener. Without this section it is plaintext HTTP/2.",
+        "TLS of the gRPC listener. Without this section it is plaintext.",
     ),
     (
         "listen.tls.cert_file",
