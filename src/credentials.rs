@@ -27,13 +27,14 @@ mod reload;
 mod token_cache;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use base64::Engine;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ring::digest;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
 use tonic::Code;
 use url::Url;
 
@@ -268,6 +269,17 @@ pub struct AkSk {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CredentialId(pub [u8; 32]);
 
+/// When the credential of an upstream expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// It needs no login, or its login names no end.
+    Never,
+    /// The gateway has not logged in, or the credential was rejected since.
+    NotLoggedIn,
+    /// After this time; zero if it has expired.
+    In(Duration),
+}
+
 /// The credentials of one upstream.
 #[derive(Debug)]
 pub struct Credentials {
@@ -410,6 +422,20 @@ impl Credentials {
         match &**self.provider.load() {
             Provider::Cached(token_cache) => token_cache.last_failure(),
             _ => None,
+        }
+    }
+
+    /// Returns the time until the credential of the last login expires.
+    pub fn expiry(&self) -> Expiry {
+        let provider = self.provider.load_full();
+        let Provider::Cached(token_cache) = &*provider else {
+            return Expiry::Never;
+        };
+        match token_cache.current() {
+            None => Expiry::NotLoggedIn,
+            Some(credential) => credential.expires_at().map_or(Expiry::Never, |at| {
+                Expiry::In(at.saturating_duration_since(Instant::now()))
+            }),
         }
     }
 

@@ -25,4 +25,4 @@ pub mod unary;
 mod upload;
 
 pub use download::FileStream;
-pub use upload::Uploads;
+pub use upload::{RequestMessages, Uploads};

@@ -24,13 +24,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use tonic::Code;
 
+use self::conversion::Turns;
 use crate::error::Error;
-use drawbridge_transcoder::output_limit::limited;
 
+mod conversion;
 mod system;
 #[cfg(test)]
 mod tests;
 
+pub use conversion::{LONG_BYTES, Turn};
 pub use system::default_budget;
 
 /// What a call counts for besides its long parts: its tasks, its metadata, short messages.
@@ -45,9 +47,6 @@ pub const DOWNLOAD_BYTES: usize = 96 << 10;
 
 /// Messages, bodies and frames up to this length are covered by [`CALL_BYTES`].
 pub const SHORT_BYTES: usize = 4 << 10;
-
-/// The output of a conversion of a short input that [`CALL_BYTES`] covers.
-const SHORT_OUTPUT_BYTES: usize = 8 << 10;
 
 /// The unit of all counters.
 const UNIT_BYTES: usize = 1 << 10;
@@ -79,6 +78,8 @@ struct Budget {
     clients: Mutex<HashMap<u64, Weak<Client>>>,
     /// Reservations that failed: by the budget, by the share of a client.
     rejected: [AtomicU64; 2],
+    /// For long conversions.
+    turns: Turns,
 }
 
 /// The share of one client.
@@ -92,6 +93,8 @@ struct Client {
     budget: Arc<Budget>,
     /// In units, without the unshared parts of its accounts.
     used: AtomicUsize,
+    /// For its long conversions, before those of all.
+    turns: Turns,
 }
 
 /// The memory of one client on one connection. Without an account, in tests and for calls of
@@ -152,6 +155,7 @@ impl MemoryBudget {
             used: AtomicUsize::new(0),
             clients: Mutex::default(),
             rejected: Default::default(),
+            turns: Turns::default(),
         }))
     }
 
@@ -166,6 +170,7 @@ impl MemoryBudget {
             let client = Arc::new(Client {
                 budget: self.0.clone(),
                 used: AtomicUsize::new(0),
+                turns: Turns::default(),
             });
             *slot = Arc::downgrade(&client);
             client
@@ -316,30 +321,6 @@ impl Memory {
         match bytes <= SHORT_BYTES {
             true => Ok(Reservation::default()),
             false => self.reserve(bytes),
-        }
-    }
-
-    /// Runs a conversion of `input` bytes, with memory reserved for its output: first a little
-    /// more than the input has, and more as long as that does not suffice, then again. Returns
-    /// the result, and what is reserved.
-    pub fn convert<T>(
-        &self,
-        input: usize,
-        convert: impl Fn() -> T,
-    ) -> Result<(T, Reservation), Exhausted> {
-        let mut reservation = self.empty();
-        let mut limit = match input <= SHORT_BYTES {
-            true => SHORT_OUTPUT_BYTES,
-            false => input + input / 2 + SHORT_BYTES,
-        };
-        loop {
-            if limit > SHORT_OUTPUT_BYTES {
-                reservation.resize(limit)?;
-            }
-            if let Ok(result) = limited(limit, &convert) {
-                return Ok((result, reservation));
-            }
-            limit = limit.saturating_mul(2);
         }
     }
 

@@ -18,8 +18,8 @@
 //! 6. `write_coalescing` writes the responses that are ready to the socket at once.
 //!
 //! `gateway` builds all of it and serves; `drain` ends it. `listen_files` rereads certificates and
-//! client tokens. `admin_listener` serves the pages of `crate::admin`; `descriptors` divides the
-//! open files of the process.
+//! client tokens. `admin_listener` serves the pages of `crate::admin`; `status` reads what
+//! their page shows. `descriptors` divides the open files of the process.
 
 mod accept;
 mod admin_listener;
@@ -55,6 +55,7 @@ mod response_stream;
 mod response_write_timeout;
 mod router;
 mod served_method;
+mod status;
 mod stream_executor;
 mod stream_info;
 #[cfg(test)]

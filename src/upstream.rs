@@ -57,7 +57,7 @@ use crate::error::{Error, Fault, HINT, visible};
 use crate::http_client::retry_after::{is_rate_limit, rate_limit_wait};
 use crate::http_client::{HttpRequest, Transport};
 use crate::upstream::availability::Availability;
-pub use crate::upstream::availability::Health;
+pub use crate::upstream::availability::{Failure, Health, HealthRecord};
 use crate::upstream::circuit_breaker::CircuitBreaker;
 use crate::upstream::client_keys::AcceptedCredentials;
 use crate::upstream::concurrency_limit::ConcurrencyLimit;

@@ -12,6 +12,7 @@ use crate::downstream::Downstream;
 use crate::error::Error;
 use crate::http_client::retry_after::LongestWait;
 use crate::http_client::{ResponseBody, not_delivered};
+use crate::memory::{LONG_BYTES, Turn};
 use crate::upstream::{BodySlot, CallPermit, MethodProperties, RequestContext, Upstream};
 
 /// The context of one call.
@@ -78,16 +79,26 @@ impl CallContext<'_> {
         }
     }
 
-    /// Binds a request to a REST call, whose body draws from the memory of the client.
-    pub fn bind(&self, method: &Method, request: &Bytes) -> Result<Call, Error> {
+    /// Binds a request to a REST call, whose body draws from the memory of the client. A long
+    /// request waits for its turn.
+    pub async fn bind(&self, method: &Method, request: &Bytes) -> Result<Call, Error> {
+        let memory = &self.client.memory;
+        let turn = self.turn(request.len()).await?;
         let bind = || method.bind_shared(request, self.dialect());
-        let (call, mut reservation) = self.client.memory.convert(request.len(), bind)?;
+        let (call, reservation) = turn.run(|| memory.convert(request.len(), bind))?;
         let mut call = call?;
         if let Some(body) = call.body.take() {
-            reservation.resize_long(body.len())?;
-            call.body = Some(reservation.attach(body));
+            call.body = Some(memory.keep(reservation, body.len())?.attach(body));
         }
         Ok(call)
+    }
+
+    /// Waits for the turn of a conversion of `bytes`, at most until the deadline.
+    async fn turn(&self, bytes: usize) -> Result<Turn<'_>, Error> {
+        match bytes {
+            ..=LONG_BYTES => Ok(Turn::default()),
+            _ => self.deadline.bound(self.client.memory.turn(bytes)).await,
+        }
     }
 
     /// Makes a message of `length` bytes from another one, which draws from the memory of the
@@ -108,16 +119,21 @@ impl CallContext<'_> {
     }
 
     /// Decodes the reply to a call of `method` with this verb and [`Call::effect`]. The message
-    /// draws from the memory of the client. An error body in a success becomes the fault that
+    /// draws from the memory of the client; a long reply waits for its turn. An error body in a success becomes the fault that
     /// the family's error mapping reads from it.
-    pub fn decode(
+    pub async fn decode(
         &self,
         method: &Method,
         (verb, effect): (&http::Method, Idempotency),
         reply: &Reply,
     ) -> Result<Decoded, Error> {
         let memory = &self.client.memory;
-        let converted = memory.convert(reply.body.len(), || method.decode_reply_to(verb, reply));
+        let length = reply.body.len();
+        let turn = self.turn(length).await;
+        let turn = turn.map_err(|_| Error::Deadline { sent: true })?;
+        let decode = || method.decode_reply_to(verb, reply);
+        let converted = turn.run(|| memory.convert(length, decode));
+        drop(turn);
         let not_delivered = |exhausted| match (not_delivered(exhausted), effect) {
             (Error::ResponseNotDelivered { code, problem, .. }, Idempotency::NonIdempotent) => {
                 Error::ResponseNotDelivered {
@@ -128,12 +144,11 @@ impl CallContext<'_> {
             }
             (error, _) => error,
         };
-        let (decoded, mut reservation) = converted.map_err(not_delivered)?;
+        let (decoded, reservation) = converted.map_err(not_delivered)?;
         let error = match decoded {
             Ok(mut decoded) => {
-                let resized = reservation.resize_long(decoded.message.len());
-                resized.map_err(not_delivered)?;
-                decoded.message = reservation.attach(decoded.message);
+                let kept = memory.keep(reservation, decoded.message.len());
+                decoded.message = kept.map_err(not_delivered)?.attach(decoded.message);
                 return Ok(decoded);
             }
             Err(error) => error,

@@ -127,6 +127,7 @@ pub async fn read(
     let effect = Idempotency::NoSideEffects;
     context
         .decode(method, (&call.verb, effect), &reply)
+        .await
         .map(|_| ())
 }
 

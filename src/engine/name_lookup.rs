@@ -187,10 +187,11 @@ impl NameLookup {
     ) -> Result<Bytes, Error> {
         let rpc = &resolve.rpc;
         let invalidations = self.lock().invalidations;
-        let call = context.bind(rpc, &key.request)?;
+        let call = context.bind(rpc, &key.request).await?;
         let reply = context.call(rpc, &call).await?;
         let message = context
-            .decode(rpc, (&call.verb, call.effect()), &reply)?
+            .decode(rpc, (&call.verb, call.effect()), &reply)
+            .await?
             .message;
         let cached = Cached {
             message: message.clone(),

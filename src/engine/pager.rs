@@ -158,7 +158,9 @@ impl<C: PageCursor> Pager<C> {
             }
             reply => reply?,
         };
-        let page = context.decode(method, (&call.verb, call.effect()), &reply)?;
+        let page = context
+            .decode(method, (&call.verb, call.effect()), &reply)
+            .await?;
         let expected = self.cursor.following().cloned().unwrap_or_default();
         let items = self.cursor.advance(&page)?;
         let new = match &mut self.repeats {
@@ -243,7 +245,9 @@ pub(super) async fn is_repeated(
     };
     let call = method.bind(&before, dialect)?;
     let reply = context.call(method, &call).await?;
-    let before = context.decode(method, (&call.verb, call.effect()), &reply)?;
+    let before = context
+        .decode(method, (&call.verb, call.effect()), &reply)
+        .await?;
     Ok(paging.items(&before.message)? == paging.items(&page.message)?)
 }
 
@@ -267,7 +271,10 @@ pub(super) async fn is_behind_the_last(
         Err(error) if is_no_page(&error) => return Ok(false),
         reply => reply?,
     };
-    let page = context.decode(method, (&verb, effect), &reply)?.message;
+    let page = context
+        .decode(method, (&verb, effect), &reply)
+        .await?
+        .message;
     let following = paging.following(requested, &page, &paging.before(requested))?;
     Ok(following.token.is_some() && !following.by_total)
 }
@@ -503,9 +510,9 @@ impl<'a> MergeCursor<'a> {
         memory: &Memory,
     ) -> Result<Option<Self>, Error> {
         let merged_bytes = page.message.len();
-        let reservation = memory
-            .reserve_long(2 * merged_bytes)
-            .map_err(not_delivered)?;
+        let mut reservation = memory.empty();
+        let resized = reservation.resize_long(2 * merged_bytes);
+        resized.map_err(not_delivered)?;
         let merged = rule.begin(method, first, page)?;
         Ok(merged.map(|merged| Self {
             method,

@@ -47,7 +47,7 @@ pub async fn call(
         Some(paging) => Some((paging, paging.page_request(request, dialect)?)),
         None => None,
     };
-    let call = context.bind(method, request)?;
+    let call = context.bind(method, request).await?;
     let (verb, effect) = (call.verb.clone(), call.effect());
     let first_call = method.merge_pages.as_ref().map(|_| call.clone());
     let reply = match send(context, method, request, call).await {
@@ -70,7 +70,7 @@ pub async fn call(
         },
         Ok(reply) => reply,
     };
-    let mut decoded = context.decode(method, (&verb, effect), &reply)?;
+    let mut decoded = context.decode(method, (&verb, effect), &reply).await?;
     if let Some((paging, requested)) = page {
         let following = paging.following(requested, &decoded.message, &paging.before(requested))?;
         decoded.message =

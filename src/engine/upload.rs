@@ -3,7 +3,6 @@
 
 use bytes::Bytes;
 use http::HeaderValue;
-use tokio_stream::{Stream, StreamExt};
 use tonic::Code;
 
 use crate::error::Error;
@@ -23,6 +22,12 @@ const FIRST_CAPACITY: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Uploads {
     max_bytes: usize,
+}
+
+/// The messages of a request.
+pub trait RequestMessages {
+    /// Returns the next one, decompressed; none at the end of the request.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Error>> + Send;
 }
 
 /// A part of a request body, with its memory.
@@ -45,7 +50,7 @@ impl Uploads {
         upload: &Upload,
         dialect: &str,
         memory: &Memory,
-        messages: &mut (impl Stream<Item = Result<Bytes, Error>> + Unpin),
+        messages: &mut impl RequestMessages,
     ) -> Result<Call, Error> {
         let Some(first) = next(messages).await? else {
             return Err(Error::Malformed("the stream has no message".into()));
@@ -151,11 +156,8 @@ fn boundary() -> String {
 
 /// Returns the next message. A stream that fails otherwise than by a limit was cancelled by
 /// the client, or its connection was lost.
-async fn next(
-    messages: &mut (impl Stream<Item = Result<Bytes, Error>> + Unpin),
-) -> Result<Option<Bytes>, Error> {
-    let message = messages.next().await.transpose();
-    message.map_err(|error| match error {
+async fn next(messages: &mut impl RequestMessages) -> Result<Option<Bytes>, Error> {
+    messages.next().await.map_err(|error| match error {
         Error::RequestNotReceived { code, problem } => Error::RequestStream {
             code,
             problem: format!("the request stream failed: {problem}"),

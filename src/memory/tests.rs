@@ -107,3 +107,73 @@ fn concurrent_reservations_stay_below_the_bounds_and_are_all_returned() {
     });
     assert_eq!(budget.stats().used, 0);
 }
+
+/// Polls once.
+fn poll<'a>(future: &mut std::pin::Pin<Box<dyn Future<Output = Turn<'a>> + 'a>>) -> bool {
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    future.as_mut().poll(&mut cx).is_ready()
+}
+
+#[test]
+fn long_conversions_of_one_client_leave_turns_to_the_next() {
+    let budget = MemoryBudget::new(8 * MIB);
+    let (one, two) = (budget.open(1), budget.open(2));
+    let of_one_elsewhere = budget.open(1);
+    let long = LONG_BYTES + 1;
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let mut running = Vec::new();
+    for _ in 0..cores {
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        match std::pin::pin!(one.turn(long)).poll(&mut cx) {
+            std::task::Poll::Ready(turn) => running.push(turn),
+            std::task::Poll::Pending => panic!("a core is free"),
+        }
+    }
+    let mut waiting: Vec<std::pin::Pin<Box<dyn Future<Output = Turn<'_>>>>> = vec![
+        Box::pin(one.turn(long)),
+        Box::pin(of_one_elsewhere.turn(long)),
+        Box::pin(two.turn(long)),
+    ];
+    assert!(waiting.iter_mut().all(|turn| !poll(turn)));
+    // A short one needs none.
+    assert!(poll(&mut (Box::pin(two.turn(LONG_BYTES)) as _)));
+    drop(running.pop());
+    let is_next: Vec<bool> = waiting.iter_mut().map(poll).collect();
+    assert_eq!(is_next, [false, false, true]);
+}
+
+/// Writes a string as JSON, without its quotes. Returns the length.
+fn escaped(text: &str) -> usize {
+    let mut out = Vec::new();
+    for c in text.chars() {
+        if !drawbridge_transcoder::output_limit::has_room(&mut out, 6) {
+            break;
+        }
+        out.extend_from_slice(format!("\\u{:04x}", u32::from(c)).as_bytes());
+    }
+    out.len()
+}
+
+#[test]
+fn output_of_a_conversion_is_reserved_as_it_grows() {
+    let budget = MemoryBudget::new(16 * MIB);
+    let memory = budget.open(1);
+    // A string of control characters becomes JSON six times as long.
+    let converted = |length: usize| {
+        let text = "\u{1}".repeat(length);
+        let json = memory.convert(text.len(), || escaped(&text))?;
+        Ok::<_, Exhausted>((json.0, memory.keep(json.1, length)?))
+    };
+    let (json, kept) = converted(MIB).unwrap();
+    assert_eq!((json, kept.bytes()), (6 * MIB, MIB));
+    drop(kept);
+    assert_eq!(converted(2 * MIB).unwrap_err(), Exhausted::Client);
+    assert_eq!(budget.stats().rejected_by_client, 1);
+    // Short ones are part of their call, and those that only become long are not.
+    let (_, kept) = converted(100).unwrap();
+    assert_eq!(kept.bytes(), 0);
+    let (json, kept) = memory
+        .convert(3_000, || escaped(&"\u{1}".repeat(3_000)))
+        .unwrap();
+    assert!(json == 18_000 && kept.bytes() >= json, "{}", kept.bytes());
+}

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -34,7 +34,7 @@ use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::{ResponseWriteTimeout, SlowReader};
 use crate::server::served_method::ServedMethod;
 use crate::server::stream_info::{StreamInfo, is_logged, traced};
-use crate::telemetry::Metrics;
+use crate::telemetry::{FailedCall, FailedCalls, Metrics, code_name};
 use crate::upstream::{Upstream, Upstreams};
 use crate::watch::Watches;
 use drawbridge_transcoder::contract::{Contract, LeftOut, Method};
@@ -50,6 +50,7 @@ pub struct Dispatcher {
     pub(super) watches: Watches,
     pub(super) names: NameLookup,
     pub(super) metrics: Metrics,
+    pub(super) failed_calls: FailedCalls,
     pub(super) uploads: Uploads,
     pub(super) write_timeout: ResponseWriteTimeout,
     pub(super) request_timeouts: RequestTimeouts,
@@ -82,6 +83,7 @@ impl Dispatcher {
         watches: Watches,
         metrics: Metrics,
     ) -> Self {
+        let failed_calls = FailedCalls::default();
         let methods = contract
             .methods()
             .into_iter()
@@ -95,6 +97,7 @@ impl Dispatcher {
                         .map(|u| (u.clone(), metrics.rpc(operation, &u.settings.name)))
                         .collect(),
                     unrouted: metrics.rpc(operation, ""),
+                    failed_calls: failed_calls.clone(),
                     forwarded_headers: family
                         .request_id_headers
                         .iter()
@@ -115,6 +118,7 @@ impl Dispatcher {
             watches,
             names: NameLookup::default(),
             metrics,
+            failed_calls,
             uploads: Uploads::new(config.server.max_upload_bytes),
             write_timeout: ResponseWriteTimeout::new(config.server.response_write_timeout),
             request_timeouts: RequestTimeouts {
@@ -167,6 +171,7 @@ impl Dispatcher {
             );
         }
         self.metrics.unauthenticated.inc();
+        self.record_rejection(operation, request_id, error);
         let mut status = error.status(&error::StatusContext {
             operation,
             upstream: "",
@@ -195,6 +200,7 @@ impl Dispatcher {
             ..error::StatusContext::default()
         });
         self.metrics.rpc(operation, "").count(status.code());
+        self.record_rejection(operation, request_id.unwrap_or_default(), &error);
         let reason = error.log_text();
         let message = "call failed: not served";
         if is_logged(message, &error, false) {
@@ -204,6 +210,20 @@ impl Dispatcher {
             status.metadata_mut().as_mut().insert("x-request-id", id);
         }
         Some(status)
+    }
+
+    /// Keeps a request that was rejected before an rpc was called.
+    pub(super) fn record_rejection(&self, operation: &str, request_id: &str, error: &Error) {
+        self.failed_calls.add(FailedCall {
+            at: SystemTime::now(),
+            code: code_name(error.code()),
+            kind: error.log_kind(),
+            operation: operation.into(),
+            upstream: "".into(),
+            request_id: request_id.into(),
+            elapsed: None,
+            count: 1,
+        });
     }
 
     /// Reads the metadata of a request whose headers have just arrived, of a call that counts
@@ -235,7 +255,13 @@ impl Dispatcher {
         };
         let is_compressed = info.is_compressed;
         let memory = info.client.memory.clone();
-        let mut messages = MessageReader::new(body, self.max_request_bytes, is_compressed, memory);
+        let mut messages = MessageReader::new(
+            body,
+            self.max_request_bytes,
+            is_compressed,
+            memory,
+            info.deadline,
+        );
         let mut json = None;
         if encoding != Encoding::default() {
             if encoding.is_json {
@@ -332,8 +358,18 @@ impl Dispatcher {
         // Held until HTTP/2 has sent the message.
         let held = std::mem::take(&mut info.memory);
         let memory = &info.client.memory;
-        let result =
-            result.and_then(|response| served.response(response, &call.format, memory, held));
+        let encoded = match result {
+            Ok(mut response) => {
+                let message = &mut response.decoded.message;
+                let encoded = call.format.encode(message, memory, info.deadline).await;
+                encoded.map(|is_compressed| (response, is_compressed))
+            }
+            Err(error) => Err(error),
+        };
+        let is_bare = call.format.is_bare;
+        let result = encoded.and_then(|(response, is_compressed)| {
+            served.response(response, is_bare, is_compressed, held)
+        });
         info.finish(result)
             .unwrap_or_else(|status| status.into_http())
     }
@@ -345,7 +381,7 @@ impl Dispatcher {
         let method = &info.served.method;
         // A request that waits for its permit is neither decoded nor bound.
         let permit = upstream.permit(&info.client, info.deadline).await?;
-        let request = raw.decode()?;
+        let request = raw.decode(info.deadline).await?;
         let context = CallContext {
             upstream,
             client: &info.client,
@@ -385,7 +421,9 @@ impl Dispatcher {
         };
         let reply = context.call(method, &file).await?;
         Ok(UnaryResponse {
-            decoded: context.decode(method, (&file.verb, file.effect()), &reply)?,
+            decoded: context
+                .decode(method, (&file.verb, file.effect()), &reply)
+                .await?,
             headers: reply.headers,
         })
     }
@@ -451,8 +489,9 @@ impl Dispatcher {
         call: &mut Admitted,
         headers: &HeaderMap,
     ) -> Result<ResponseStream, Error> {
-        let request = call.messages.only().await?.decode()?;
+        let raw = call.messages.only().await?;
         let (info, upstream) = (&call.info, &call.upstream);
+        let request = raw.decode(info.deadline).await?;
         let method = &info.served.method;
         let opening_deadline = info.deadline;
         // The default deadline is for what precedes a stream: the name lookup, and the

@@ -1,8 +1,10 @@
 //! Builds a gateway from its configuration, binds its listeners and serves: the
 //! composition root.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use drawbridge_transcoder::contract::{Contract, GATEWAY_SERVICES};
 use tokio::net::TcpListener;
@@ -23,12 +25,13 @@ use super::listener::Connections;
 use super::protocol::Browsers;
 use super::reflection::{Files, Reflection};
 use super::router::Router;
+use super::status::StatusSource;
 use super::{gateway_service, gauges, health, listen_files, listener};
-use crate::admin::{self, Readiness};
+use crate::admin::{self, Page, Readiness};
 use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
 use crate::config::{Config, ListenFiles, PLAINTEXT_TOKENS};
 use crate::families::family;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, UpstreamRequestMetrics};
 use crate::upstream::{ExchangeHook, Upstreams};
 use crate::watch::Watches;
 
@@ -39,6 +42,8 @@ pub struct Gateway {
     contract: Contract,
     dispatcher: Arc<Dispatcher>,
     metrics: Metrics,
+    /// Of each upstream, in the order of the configuration.
+    exchanges: Vec<Arc<UpstreamRequestMetrics>>,
     descriptors: DescriptorShares,
 }
 
@@ -85,9 +90,13 @@ impl Gateway {
             );
         }
         let metrics = Metrics::default();
+        let exchanges = RefCell::new(Vec::new());
         let count_exchanges = |name: &str| -> ExchangeHook {
-            let requests = metrics.upstream_requests(name);
-            Arc::new(move |exchange| requests.count(exchange.status.map(|s| s.as_u16())))
+            let requests = Arc::new(metrics.upstream_requests(name));
+            exchanges.borrow_mut().push(requests.clone());
+            Arc::new(move |exchange| {
+                requests.count(exchange.status.map(|s| s.as_u16()), exchange.elapsed);
+            })
         };
         let upstreams = Upstreams::build(&config.upstreams, family, |name| {
             Some(count_exchanges(name))
@@ -107,6 +116,7 @@ impl Gateway {
             contract,
             dispatcher,
             metrics,
+            exchanges: exchanges.into_inner(),
             descriptors,
         })
     }
@@ -184,6 +194,7 @@ impl BoundGateway {
             config,
             dispatcher,
             metrics,
+            exchanges,
             descriptors,
             ..
         } = gateway;
@@ -235,7 +246,17 @@ impl BoundGateway {
             config.server.health_check_interval,
         ));
         let admin_task = admin.map(|admin| {
-            let pages = admin::routes(metrics.clone(), readiness.clone());
+            let status = StatusSource {
+                dispatcher: dispatcher.clone(),
+                exchanges,
+                readiness: readiness.clone(),
+                started_at: SystemTime::now(),
+            };
+            let page = config.serves_page().then(|| Page {
+                address: config.admin.unwrap_or(grpc),
+                status: Arc::new(move || status.read()),
+            });
+            let pages = admin::routes(metrics.clone(), readiness.clone(), page);
             let listener = AdminListener::new(pages, &config.server, descriptors.admin, &metrics);
             tokio::spawn(listener.serve(admin))
         });

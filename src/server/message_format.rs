@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use super::client_json::JsonMessages;
-use super::compression::gzip;
+use super::compression::{compressed, gzip};
+use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::memory::Memory;
 
@@ -51,16 +52,44 @@ impl MessageFormat {
         self.gzip_from.is_some()
     }
 
-    /// Encodes a message of the response. Returns it, and whether it is compressed.
-    pub(super) fn encode(&self, message: Bytes, memory: &Memory) -> Result<(Bytes, bool), Error> {
+    /// Encodes the message of a response, a long one after its turn. Returns whether it is
+    /// compressed: it is not where there is no memory or no time for it.
+    pub(super) async fn encode(
+        &self,
+        message: &mut Bytes,
+        memory: &Memory,
+        deadline: Deadline,
+    ) -> Result<bool, Error> {
+        if let Some(json) = &self.json {
+            let turn = deadline.bound(memory.turn(message.len())).await?;
+            *message = turn.run(|| json.encode(message, memory))?;
+        }
+        if self.compresses(message)
+            && let Some(compressed) = compressed(message, memory, deadline).await
+        {
+            *message = compressed;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// As [`Self::encode`], for a message of a stream. Its memory is that of the frame.
+    pub(super) fn encode_now(
+        &self,
+        message: Bytes,
+        memory: &Memory,
+    ) -> Result<(Bytes, bool), Error> {
         let message = match &self.json {
             None => message,
             Some(json) => json.encode(&message, memory)?,
         };
-        if self.gzip_from.is_none_or(|from| message.len() < from) {
-            return Ok((message, false));
+        match self.compresses(&message) {
+            true => Ok((gzip(&message)?.into(), true)),
+            false => Ok((message, false)),
         }
-        let reservation = memory.reserve_long(message.len())?;
-        Ok((reservation.attach(gzip(&message)?), true))
+    }
+
+    fn compresses(&self, message: &[u8]) -> bool {
+        self.gzip_from.is_some_and(|from| message.len() >= from)
     }
 }

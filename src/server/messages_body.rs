@@ -46,11 +46,16 @@ impl MessagesBody {
         reservation: &mut Reservation,
         message: Bytes,
     ) -> Result<(), Error> {
-        let (message, is_compressed) = self.format.encode(message, &self.memory)?;
-        let all = frame.len() + message.len();
-        if all > SHORT_BYTES {
-            reservation.resize(all)?;
-        }
+        let reserve = |reservation: &mut Reservation, length: usize| {
+            let all = frame.len() + length;
+            match all <= SHORT_BYTES {
+                true => Ok(()),
+                false => reservation.resize(all),
+            }
+        };
+        reserve(reservation, message.len())?;
+        let (message, is_compressed) = self.format.encode_now(message, &self.memory)?;
+        reserve(reservation, message.len())?;
         let length = u32::try_from(message.len()).map_err(|_| Error::ResponseTooLarge {
             limit: u32::MAX as usize,
         })?;

@@ -8,13 +8,14 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use flate2::bufread::GzDecoder;
 use http::HeaderMap;
-use tokio_stream::Stream;
 use tonic::{Code, Status};
 
 use super::client_json::JsonMessages;
 use super::request_body_timeout::TimeoutBody;
+use crate::deadline::Deadline;
+use crate::engine::RequestMessages;
 use crate::error::Error;
-use crate::memory::{Memory, Reservation, SHORT_BYTES};
+use crate::memory::{LONG_BYTES, Memory, Reservation, SHORT_BYTES, Turn};
 
 /// The length of the prefix of a message: the compressed flag and the length. Source: gRPC
 /// over HTTP/2, "Length-Prefixed-Message".
@@ -43,6 +44,8 @@ pub(super) struct MessageReader<B = TimeoutBody> {
     memory: Memory,
     /// What followed the data.
     trailers: Option<HeaderMap>,
+    /// When messages of a stream must be decompressed.
+    deadline: Deadline,
 }
 
 /// A message of which a part has arrived.
@@ -58,6 +61,7 @@ pub(super) struct RawMessage {
     is_compressed: bool,
     json: Option<JsonMessages>,
     max_bytes: usize,
+    /// For what is decompressed.
     memory: Memory,
 }
 
@@ -96,7 +100,13 @@ impl Buffer {
 
 impl<B: http_body::Body<Data = Bytes, Error = Status> + Unpin> MessageReader<B> {
     /// Reads messages of at most `max_bytes` each, compressed or not.
-    pub(super) fn new(body: B, max_bytes: usize, is_compressed: bool, memory: Memory) -> Self {
+    pub(super) fn new(
+        body: B,
+        max_bytes: usize,
+        is_compressed: bool,
+        memory: Memory,
+        deadline: Deadline,
+    ) -> Self {
         Self {
             body,
             rest: Bytes::new(),
@@ -109,6 +119,7 @@ impl<B: http_body::Body<Data = Bytes, Error = Status> + Unpin> MessageReader<B> 
             json: None,
             memory,
             trailers: None,
+            deadline,
         }
     }
 
@@ -253,7 +264,10 @@ impl<B: http_body::Body<Data = Bytes, Error = Status> + Unpin> MessageReader<B> 
             bytes,
             json: self.json.clone(),
             max_bytes: self.max_bytes,
-            memory: self.memory.clone(),
+            memory: match message.is_compressed || self.json.is_some() {
+                true => self.memory.clone(),
+                false => Memory::default(),
+            },
         }
     }
 
@@ -285,32 +299,65 @@ impl<B: http_body::Body<Data = Bytes, Error = Status> + Unpin> MessageReader<B> 
     }
 }
 
-impl<B: http_body::Body<Data = Bytes, Error = Status> + Unpin> Stream for MessageReader<B> {
-    type Item = Result<Bytes, Error>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let message = ready!(self.poll_message(cx));
-        let message = message.and_then(|message| message.map(RawMessage::decode).transpose());
-        Poll::Ready(message.transpose())
+impl<B> RequestMessages for MessageReader<B>
+where
+    B: http_body::Body<Data = Bytes, Error = Status> + Unpin + Send,
+{
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let message = std::future::poll_fn(|cx| self.poll_message(cx)).await?;
+        match message {
+            None => Ok(None),
+            Some(message) => message.decode(self.deadline).await.map(Some),
+        }
     }
 }
 
 impl RawMessage {
-    /// Returns the message in protobuf's encoding.
-    pub(super) fn decode(mut self) -> Result<Bytes, Error> {
-        let (json, memory) = (self.json.take(), self.memory.clone());
-        let bytes = self.decompress()?;
-        match json {
-            None => Ok(bytes),
-            Some(json) => json.decode(&bytes, &memory),
-        }
+    /// Returns the message in protobuf's encoding; a long one after its turn.
+    pub(super) async fn decode(mut self, deadline: Deadline) -> Result<Bytes, Error> {
+        let Some(json) = self.json.take() else {
+            return self.decompress(deadline).await;
+        };
+        let memory = self.memory.clone();
+        let text = self.decompress(deadline).await?;
+        let turn = deadline.bound(memory.turn(text.len())).await?;
+        turn.run(|| json.decode(&text, &memory))
     }
 
-    fn decompress(self) -> Result<Bytes, Error> {
+    async fn decompress(self, deadline: Deadline) -> Result<Bytes, Error> {
         if !self.is_compressed {
             return Ok(self.bytes);
         }
-        let limit = self.max_bytes;
+        // What is longer than its end says is invalid: it is not decompressed without a turn.
+        let turn = match self.decompressed_bytes() {
+            ..=LONG_BYTES => Turn::default(),
+            long => deadline.bound(self.memory.turn(long)).await?,
+        };
+        turn.run(|| self.inflate())
+    }
+
+    /// Returns how long the message says that it is. Source: RFC 1952, "ISIZE".
+    fn decompressed_bytes(&self) -> usize {
+        let end = self.bytes.last_chunk().copied().unwrap_or_default();
+        u32::from_le_bytes(end) as usize
+    }
+
+    fn inflate(&self) -> Result<Bytes, Error> {
+        let stated = self.decompressed_bytes();
+        let limit = match stated {
+            ..=LONG_BYTES => self.max_bytes.min(LONG_BYTES),
+            _ => self.max_bytes,
+        };
+        let too_long = || match limit < self.max_bytes {
+            true => Error::RequestNotReceived {
+                code: Code::Internal,
+                problem: format!(
+                    "a message cannot be decompressed: it is longer than {stated} bytes, the \
+                     length at its end"
+                ),
+            },
+            false => Error::RequestTooLarge { limit },
+        };
         let mut decoder = GzDecoder::new(&*self.bytes);
         let mut buffer = Buffer::new(&self.memory);
         let mut length = 0;
@@ -318,7 +365,7 @@ impl RawMessage {
         loop {
             if length == buffer.bytes.len() {
                 if length > limit {
-                    return Err(Error::RequestTooLarge { limit });
+                    return Err(too_long());
                 }
                 buffer.set_capacity(capacity)?;
                 buffer.bytes.resize(capacity, 0);
@@ -337,7 +384,7 @@ impl RawMessage {
             }
         }
         if length > limit {
-            return Err(Error::RequestTooLarge { limit });
+            return Err(too_long());
         }
         buffer.bytes.truncate(length);
         if buffer.bytes.capacity() > SHORT_BYTES {
@@ -354,11 +401,9 @@ mod tests {
     use std::io::Write as _;
     use std::time::Duration;
 
-    use tokio_stream::StreamExt;
     use tonic::body::Body;
 
     use super::*;
-    use crate::deadline::Deadline;
     use crate::memory::MemoryBudget;
     use crate::server::request_body_timeout::RequestTimeouts;
 
@@ -386,14 +431,17 @@ mod tests {
 
     fn reader(frames: Vec<Vec<u8>>, is_compressed: bool, memory: &Memory) -> MessageReader {
         let body = Body::new(Frames(frames.into()));
-        let until = Deadline::after(Duration::from_secs(60));
         let timeouts = RequestTimeouts {
             idle: Duration::from_secs(30),
             min_bytes_per_sec: 0,
             total: Duration::from_secs(60),
         };
-        let body = TimeoutBody::new(body, until, timeouts);
-        MessageReader::new(body, MAX, is_compressed, memory.clone())
+        let body = TimeoutBody::new(body, soon(), timeouts);
+        MessageReader::new(body, MAX, is_compressed, memory.clone(), soon())
+    }
+
+    fn soon() -> Deadline {
+        Deadline::after(Duration::from_secs(60))
     }
 
     fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
@@ -419,20 +467,26 @@ mod tests {
                 }
                 let frames = wire.chunks(frame).map(<[u8]>::to_vec).collect();
                 let mut reader = reader(frames, false, &Memory::default());
-                let read = reader.only().await.unwrap().decode().unwrap();
+                let read = reader.only().await.unwrap().decode(soon()).await.unwrap();
                 assert_eq!(read, message, "{length} in frames of {frame}");
             }
         }
         // Compressed, and not compressed although it could be.
         for wire in [framed(1, &gzip(&message)), framed(0, &message)] {
             let mut reader = reader(vec![wire], true, &Memory::default());
-            assert_eq!(reader.only().await.unwrap().decode().unwrap(), message);
+            assert_eq!(
+                reader.only().await.unwrap().decode(soon()).await.unwrap(),
+                message
+            );
         }
         // Several messages, in frames of any length.
         let wire = [framed(0, b"a"), framed(0, b""), framed(0, &message)].concat();
         let frames = wire.chunks(7_000).map(<[u8]>::to_vec).collect();
-        let reader = reader(frames, false, &Memory::default());
-        let read: Vec<Bytes> = reader.map(Result::unwrap).collect().await;
+        let mut reader = reader(frames, false, &Memory::default());
+        let mut read = Vec::new();
+        while let Some(message) = reader.next().await.unwrap() {
+            read.push(message);
+        }
         assert_eq!(read, [&b"a"[..], b"", &message]);
     }
 
@@ -477,8 +531,10 @@ mod tests {
             ),
         ] {
             let mut reader = reader(frames, is_compressed, &Memory::default());
-            let read = reader.only().await.and_then(RawMessage::decode);
-            let error = read.unwrap_err();
+            let error = match reader.only().await {
+                Ok(raw) => raw.decode(soon()).await.unwrap_err(),
+                Err(error) => error,
+            };
             assert_eq!(error.code(), want, "{text}: {error}");
             assert!(error.to_string().contains(text), "{text}: {error}");
         }
@@ -502,7 +558,7 @@ mod tests {
         let mut reader = reader(vec![framed(1, &gzip(&[7; 90_000]))], true, &memory);
         let raw = reader.only().await.unwrap();
         assert!(used() <= 64 * KIB, "{}", used());
-        let message = raw.decode().unwrap();
+        let message = raw.decode(soon()).await.unwrap();
         assert!((88 * KIB..=160 * KIB).contains(&used()), "{}", used());
         drop((reader, message));
         // Nothing is taken that the budget does not have.
@@ -510,7 +566,8 @@ mod tests {
         let limit = budget.stats().limit - used();
         assert!(limit > 0);
         let mut reader = super::tests::reader(vec![framed(1, &gzip(&[7; 99_000]))], true, &memory);
-        let error = reader.only().await.unwrap().decode().unwrap_err();
+        let raw = reader.only().await.unwrap();
+        let error = raw.decode(soon()).await.unwrap_err();
         assert_eq!(error.code(), Code::ResourceExhausted);
         assert!(error.to_string().contains("max_memory_bytes"), "{error}");
         assert!(error.retry_after().is_some());

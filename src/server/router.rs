@@ -221,7 +221,10 @@ impl Router {
         let (dispatcher, routes) = (self.dispatcher.clone(), self.routes.clone());
         Box::pin(async move {
             let response = match own_format(&dispatcher, encoding, is_compressed, own).await {
-                Ok(format) => serve_own(routes, &dispatcher, request, (own, format), &memory).await,
+                Ok(format) => {
+                    let own = (own, format, until);
+                    serve_own(routes, &dispatcher, request, own, &memory).await
+                }
                 Err(error) => error.status(&error::StatusContext::default()).into_http(),
             };
             let response = response.map(|body| {
@@ -246,6 +249,8 @@ impl Router {
             Some(_) => &path[1..],
             None => own_method(path).unwrap_or_default(),
         };
+        let id = request_id.unwrap_or_default();
+        self.dispatcher.record_rejection(operation, id, error);
         let (message, reason) = ("request rejected", error.log_text());
         if is_logged(message, error, false) {
             tracing::info!(operation, request_id, reason, "{message}");
@@ -361,16 +366,16 @@ async fn serve_own(
     mut routes: Routes,
     dispatcher: &Dispatcher,
     request: Request<TimeoutBody>,
-    (own, format): (&'static str, Option<(MessageFormat, bool)>),
+    (own, format, until): (&'static str, Option<(MessageFormat, bool)>, Deadline),
     memory: &Memory,
 ) -> Response<Body> {
     let max_bytes = dispatcher.max_request_bytes;
     let mut request = request.map(|body| match &format {
         None => Body::new(ChargedBody::new(body, memory.clone(), max_bytes)),
         Some((format, is_compressed)) => {
-            let reader = MessageReader::new(body, max_bytes, *is_compressed, memory.clone());
+            let reader = MessageReader::new(body, max_bytes, *is_compressed, memory.clone(), until);
             let reader = reader.in_format(format.is_bare, format.json.clone());
-            Body::new(OwnRequest(reader))
+            Body::new(OwnRequest::new(reader))
         }
     });
     if format.is_some() {
@@ -386,7 +391,7 @@ async fn serve_own(
     };
     match format {
         None => response,
-        Some((format, _)) => own_response(response, format, memory.clone()).await,
+        Some((format, _)) => own_response(response, format, memory.clone(), until).await,
     }
 }
 

@@ -8,11 +8,10 @@ use tonic::body::Body;
 
 use crate::engine::unary::UnaryResponse;
 use crate::error::Error;
-use crate::memory::{Memory, Reservation};
-use crate::server::message_format::MessageFormat;
+use crate::memory::Reservation;
 use crate::server::response_metadata::{add_inexact, forward, grpc_response};
 use crate::server::unary_body::UnaryBody;
-use crate::telemetry::RpcMetrics;
+use crate::telemetry::{FailedCalls, RpcMetrics};
 use crate::upstream::Upstream;
 use drawbridge_transcoder::contract::Method;
 
@@ -23,26 +22,27 @@ pub struct ServedMethod {
     pub(super) by_upstream: Vec<(Arc<Upstream>, RpcMetrics)>,
     /// Metrics of calls that fail before an upstream is selected.
     pub(super) unrouted: RpcMetrics,
+    /// Where its failed calls are kept.
+    pub(super) failed_calls: FailedCalls,
     /// Headers of the upstream's response that become response metadata.
     pub(super) forwarded_headers: Vec<HeaderName>,
 }
 
 impl ServedMethod {
-    /// Makes the gRPC response and its metadata. It keeps `held`, the memory of the call.
+    /// Makes the gRPC response and its metadata, of a message that may be compressed. It keeps `held`, the memory of the call.
     pub(super) fn response(
         &self,
         response: UnaryResponse,
-        format: &MessageFormat,
-        memory: &Memory,
+        is_bare: bool,
+        is_compressed: bool,
         held: Reservation,
     ) -> Result<http::Response<Body>, Error> {
         let UnaryResponse { decoded, headers } = response;
-        let (message, is_compressed) = format.encode(decoded.message, memory)?;
-        let body = match format.is_bare {
-            true => Body::new(Full::new(held.attach(message))),
+        let body = match is_bare {
+            true => Body::new(Full::new(held.attach(decoded.message))),
             false => {
                 let limit = u32::MAX as usize;
-                let body = UnaryBody::new(message, is_compressed, held);
+                let body = UnaryBody::new(decoded.message, is_compressed, held);
                 Body::new(body.ok_or(Error::ResponseTooLarge { limit })?)
             }
         };

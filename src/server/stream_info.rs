@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -19,7 +19,7 @@ use crate::server::connection_end::EndReached;
 use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::SlowReader;
 use crate::server::served_method::ServedMethod;
-use crate::telemetry::{self, LineKind, RpcMetrics, code_name};
+use crate::telemetry::{self, FailedCall, LineKind, RpcMetrics, code_name};
 use crate::upstream::{CUT_OFF, Upstream};
 
 /// Runs `work` within the call's span, if it has one.
@@ -228,6 +228,18 @@ impl StreamInfo {
         // A drain and the age of a connection end streams on purpose.
         let is_planned = matches!(error, Error::Draining | Error::ConnectionTooOld);
         let is_warning = is_server_error && !is_planned;
+        if !is_planned {
+            self.served.failed_calls.add(FailedCall {
+                at: SystemTime::now(),
+                code,
+                kind: error.log_kind(),
+                operation: operation.into(),
+                upstream: upstream.into(),
+                request_id: request_id.into(),
+                elapsed: Some(self.started_at.elapsed()),
+                count: 1,
+            });
+        }
         let is_logged = is_logged("call failed", error, is_warning);
         if is_logged && is_warning {
             tracing::warn!(

@@ -14,6 +14,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin_page;
 mod annotations;
 mod browsers;
 mod check;
@@ -44,6 +45,7 @@ mod own_paging;
 mod own_watch;
 mod paging;
 mod protocols;
+mod protos;
 mod quickstart;
 mod readme;
 mod resolve;

@@ -3,8 +3,9 @@
 //! of Connect and gRPC-Web in Node and Chromium.
 //!
 //! `cargo test --test real_systems` runs it; plain `cargo test` does not build it.
-//! It needs Python 3.11 or newer, Node 20 or newer, Chromium, curl, and package indexes of
-//! Python and npm, and installs pinned packages below `target/`; as root on Debian also Chromium. A missing requirement is a failure; nothing is skipped.
+//! It needs Python 3.11 or newer, curl, Node.js 20 with npm, Chromium and both package indexes; it
+//! installs pinned packages below `target/`, and as root on Debian Chromium. A missing requirement
+//! is a failure; nothing is skipped.
 
 #![allow(
     clippy::expect_used,
@@ -24,6 +25,7 @@ mod browser;
 mod configuration;
 mod heat;
 mod jp1ao_python;
+mod protos;
 mod python;
 mod servicestage_sdk;
 mod servicestage_signer;

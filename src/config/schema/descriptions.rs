@@ -13,7 +13,12 @@ pub(super) const DESCRIPTIONS: &[(&str, &str)] = &[
     ("listen.grpc", "Address of the gRPC listener."),
     (
         "listen.admin",
-        "Address of the admin listener, which serves /metrics, /livez and /readyz, or \"off\".",
+        "Address of the admin listener, which serves /metrics, /livez, /readyz and a page, or \"off\".",
+    ),
+    ("admin", "What the admin listener serves."),
+    (
+        "admin.page",
+        "Whether it serves a page with the state of the gateway, from which visitors can make calls. Default: on loopback only.",
     ),
     (
         "listen.tls",

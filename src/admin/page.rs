@@ -1,0 +1,193 @@
+//! The page of the admin listener: its files, and the JSON that they read. Everything is part
+//! of the binary, and the browser may load and run nothing else.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::routing::get;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest;
+use serde::Serialize;
+use serde_json::json;
+
+use super::guard::{Guard, Rejection};
+use super::status::Status;
+
+/// What the browser may do: load the files of this listener, and fetch from it.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+     img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+     frame-ancestors 'none'; require-trusted-types-for 'script'";
+
+/// Headers of every response.
+const HEADERS: [(&str, &str); 7] = [
+    ("content-security-policy", CONTENT_SECURITY_POLICY),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+    (
+        "permissions-policy",
+        "camera=(), geolocation=(), microphone=()",
+    ),
+];
+
+/// A file of the page.
+#[derive(Clone, Copy, Debug)]
+pub struct File {
+    /// Its path.
+    pub path: &'static str,
+    content_type: &'static str,
+    /// Its bytes.
+    pub content: &'static str,
+}
+
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+macro_rules! file {
+    ($path:literal, $name:literal, $content_type:expr) => {
+        File {
+            path: $path,
+            content_type: $content_type,
+            content: include_str!(concat!("page/", $name)),
+        }
+    };
+}
+
+/// The files of the page.
+pub const FILES: &[File] = &[
+    file!("/", "index.html", "text/html; charset=utf-8"),
+    file!("/page/page.css", "page.css", "text/css; charset=utf-8"),
+    file!("/page/icon.svg", "icon.svg", "image/svg+xml"),
+    file!("/page/theme.js", "theme.js", SCRIPT),
+    file!("/page/main.js", "main.js", SCRIPT),
+    file!("/page/dom.js", "dom.js", SCRIPT),
+    file!("/page/status.js", "status.js", SCRIPT),
+    file!("/page/explorer.js", "explorer.js", SCRIPT),
+];
+
+/// What the page shows and calls.
+#[derive(Clone)]
+pub struct Page {
+    /// The address of the admin listener, as configured.
+    pub address: SocketAddr,
+    /// Reads the status.
+    pub status: Arc<dyn Fn() -> Status + Send + Sync>,
+}
+
+impl std::fmt::Debug for Page {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Page")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Page {
+    /// Returns the routes of the page.
+    pub(super) fn routes(self) -> Router {
+        let guard = Guard::new(self.address);
+        let mut files = Router::new();
+        for file in FILES {
+            let etag = etag(file.content);
+            let serve = async move |headers: HeaderMap| serve(*file, etag.clone(), &headers);
+            files = files.route(file.path, get(serve));
+        }
+        let check_host = move |request: Request, next: Next| async move {
+            match guard.check_host(request.headers()) {
+                Ok(()) => next.run(request).await,
+                Err(rejection) => rejected(rejection),
+            }
+        };
+        let check_api = move |request: Request, next: Next| async move {
+            match guard.check_api(request.headers()) {
+                Ok(()) => next.run(request).await,
+                Err(rejection) => rejected(rejection),
+            }
+        };
+        let status = self.status.clone();
+        let api = Router::new()
+            .route("/api/status", get(async move || json(&status())))
+            .layer(middleware::from_fn(check_api));
+        files
+            .layer(middleware::from_fn(check_host))
+            .merge(api)
+            .layer(middleware::map_response(add_headers))
+    }
+}
+
+/// Adds [`HEADERS`].
+async fn add_headers(mut response: Response<Body>) -> Response<Body> {
+    for (name, value) in HEADERS {
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+/// Returns JSON that no cache keeps.
+pub(super) fn json(value: &impl Serialize) -> Response<Body> {
+    match serde_json::to_vec(value) {
+        Ok(text) => respond(StatusCode::OK, "application/json", text),
+        Err(_) => respond(StatusCode::INTERNAL_SERVER_ERROR, "application/json", "{}"),
+    }
+}
+
+/// Returns the problem as JSON.
+pub(super) fn problem(status: StatusCode, problem: &str) -> Response<Body> {
+    let text = json!({ "error": problem }).to_string();
+    respond(status, "application/json", text)
+}
+
+fn rejected(rejection: Rejection) -> Response<Body> {
+    problem(rejection.status, rejection.problem)
+}
+
+pub(super) fn respond(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Body>,
+) -> Response<Body> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    let value = HeaderValue::from_static(content_type);
+    headers.insert(header::CONTENT_TYPE, value);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Serves a file. The browser keeps it, and asks each time whether it has changed: the gateway
+/// may be another version.
+fn serve(file: File, etag: HeaderValue, request: &HeaderMap) -> Response<Body> {
+    let known = request.get_all(header::IF_NONE_MATCH).iter();
+    let is_known = known
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|known| known.trim().trim_start_matches("W/").as_bytes() == etag.as_bytes());
+    let mut response = match is_known {
+        true => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            response
+        }
+        false => respond(StatusCode::OK, file.content_type, file.content),
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, etag);
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// Returns the entity tag of a file.
+fn etag(content: &str) -> HeaderValue {
+    let digest = digest::digest(&digest::SHA256, content.as_bytes());
+    let text = URL_SAFE_NO_PAD.encode(&digest.as_ref()[..12]);
+    HeaderValue::from_str(&format!("\"{text}\"")).unwrap_or(HeaderValue::from_static("\"page\""))
+}

@@ -1,0 +1,5 @@
+import { h } from "./dom.js";
+
+export function explorerView() {
+  return { element: h("p", { class: "empty" }, "…"), update() {} };
+}
