@@ -1,8 +1,10 @@
 //! What the admin listener serves: `/metrics`, `/livez`, `/readyz`, and the `page` with the
-//! `status` of the gateway, to whom its `guard` admits.
+//! `status` of the gateway and the `explorer` of its methods, for requests that `guard` admits.
 
+mod explorer;
 mod guard;
 mod page;
+mod response;
 mod status;
 
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use axum::http::{StatusCode, header};
 use axum::routing::get;
 
 use crate::telemetry::Metrics;
+pub use explorer::{Connection, Explorer};
 pub use guard::{Guard, PAGE_HEADER, Rejection};
 pub use page::{FILES, File, Page};
 pub use status::{

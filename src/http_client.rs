@@ -34,6 +34,7 @@ pub use crate::http_client::response_body::ResponseBody;
 mod connector;
 mod content_encoding;
 mod hyper_client;
+pub(crate) mod own_listener;
 mod proxy;
 mod reqwest_client;
 mod response_body;

@@ -6,17 +6,16 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::routing::get;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest;
-use serde::Serialize;
-use serde_json::json;
 
-use super::guard::{Guard, Rejection};
+use super::explorer::Explorer;
+use super::guard::Guard;
+use super::response::{checked, json, respond};
 use super::status::Status;
 
 /// What the browser may do: load the files of this listener, and fetch from it.
@@ -70,6 +69,9 @@ pub const FILES: &[File] = &[
     file!("/page/dom.js", "dom.js", SCRIPT),
     file!("/page/status.js", "status.js", SCRIPT),
     file!("/page/explorer.js", "explorer.js", SCRIPT),
+    file!("/page/form.js", "form.js", SCRIPT),
+    file!("/page/call.js", "call.js", SCRIPT),
+    file!("/page/copy.js", "copy.js", SCRIPT),
 ];
 
 /// What the page shows and calls.
@@ -79,6 +81,8 @@ pub struct Page {
     pub address: SocketAddr,
     /// Reads the status.
     pub status: Arc<dyn Fn() -> Status + Send + Sync>,
+    /// Describes and calls methods.
+    pub explorer: Arc<Explorer>,
 }
 
 impl std::fmt::Debug for Page {
@@ -99,25 +103,11 @@ impl Page {
             let serve = async move |headers: HeaderMap| serve(*file, etag.clone(), &headers);
             files = files.route(file.path, get(serve));
         }
-        let check_host = move |request: Request, next: Next| async move {
-            match guard.check_host(request.headers()) {
-                Ok(()) => next.run(request).await,
-                Err(rejection) => rejected(rejection),
-            }
-        };
-        let check_api = move |request: Request, next: Next| async move {
-            match guard.check_api(request.headers()) {
-                Ok(()) => next.run(request).await,
-                Err(rejection) => rejected(rejection),
-            }
-        };
         let status = self.status.clone();
-        let api = Router::new()
-            .route("/api/status", get(async move || json(&status())))
-            .layer(middleware::from_fn(check_api));
-        files
-            .layer(middleware::from_fn(check_host))
-            .merge(api)
+        let api = Router::new().route("/api/status", get(async move || json(&status())));
+        checked(files, guard, Guard::check_host)
+            .merge(checked(api, guard, Guard::check_api))
+            .merge(self.explorer.routes(guard))
             .layer(middleware::map_response(add_headers))
     }
 }
@@ -128,38 +118,6 @@ async fn add_headers(mut response: Response<Body>) -> Response<Body> {
         let value = HeaderValue::from_static(value);
         response.headers_mut().insert(name, value);
     }
-    response
-}
-
-/// Returns JSON that no cache keeps.
-pub(super) fn json(value: &impl Serialize) -> Response<Body> {
-    match serde_json::to_vec(value) {
-        Ok(text) => respond(StatusCode::OK, "application/json", text),
-        Err(_) => respond(StatusCode::INTERNAL_SERVER_ERROR, "application/json", "{}"),
-    }
-}
-
-/// Returns the problem as JSON.
-pub(super) fn problem(status: StatusCode, problem: &str) -> Response<Body> {
-    let text = json!({ "error": problem }).to_string();
-    respond(status, "application/json", text)
-}
-
-fn rejected(rejection: Rejection) -> Response<Body> {
-    problem(rejection.status, rejection.problem)
-}
-
-pub(super) fn respond(
-    status: StatusCode,
-    content_type: &'static str,
-    body: impl Into<Body>,
-) -> Response<Body> {
-    let mut response = Response::new(body.into());
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    let value = HeaderValue::from_static(content_type);
-    headers.insert(header::CONTENT_TYPE, value);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 

@@ -27,7 +27,7 @@ use super::reflection::{Files, Reflection};
 use super::router::Router;
 use super::status::StatusSource;
 use super::{gateway_service, gauges, health, listen_files, listener};
-use crate::admin::{self, Page, Readiness};
+use crate::admin::{self, Connection, Explorer, Page, Readiness};
 use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
 use crate::config::{Config, ListenFiles, PLAINTEXT_TOKENS};
 use crate::families::family;
@@ -196,7 +196,7 @@ impl BoundGateway {
             metrics,
             exchanges,
             descriptors,
-            ..
+            contract,
         } = gateway;
 
         let own = GATEWAY_SERVICES.map(|name| (name.to_owned(), ServingStatus::Serving));
@@ -246,6 +246,17 @@ impl BoundGateway {
             config.server.health_check_interval,
         ));
         let admin_task = admin.map(|admin| {
+            let methods = dispatcher.methods.iter().map(|(path, served)| {
+                let upstreams = served.by_upstream.iter();
+                let names = upstreams.map(|(upstream, _)| upstream.settings.name.clone());
+                (path[1..].to_owned(), names.collect())
+            });
+            let explorer = Explorer::new(
+                &contract,
+                methods,
+                Connection::new(&config, grpc),
+                config.server.max_request_bytes,
+            );
             let status = StatusSource {
                 dispatcher: dispatcher.clone(),
                 exchanges,
@@ -255,6 +266,7 @@ impl BoundGateway {
             let page = config.serves_page().then(|| Page {
                 address: config.admin.unwrap_or(grpc),
                 status: Arc::new(move || status.read()),
+                explorer: Arc::new(explorer),
             });
             let pages = admin::routes(metrics.clone(), readiness.clone(), page);
             let listener = AdminListener::new(pages, &config.server, descriptors.admin, &metrics);

@@ -91,6 +91,11 @@ export function breakable(name) {
   return parts.flatMap((part, index) => (index === 0 ? [part] : [document.createElement("wbr"), part]));
 }
 
+/** Returns the text of a comment; what is between backticks is code. */
+export function prose(value) {
+  return value.replaceAll("\n", " ").split("`").map((part, index) => (index % 2 === 1 ? h("code", {}, part) : part));
+}
+
 /** Returns `Service/Method` of an operation with its package in small type. */
 export function operation(name) {
   const slash = name.lastIndexOf("/");
