@@ -46,7 +46,7 @@ impl WebOptions {
     }
 }
 
-/// Returns what is wrong with an origin, which is compared as it is.
+/// Returns what is wrong with an origin, which is compared as written.
 fn origin_problem(text: &str) -> Option<String> {
     if text == "*" {
         return Some("name each origin: `*` would let any web page call".to_owned());

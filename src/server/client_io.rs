@@ -40,7 +40,7 @@ pub(super) struct ClientIo<T> {
     preface: Preface,
     /// Whether the preface is complete: nothing is counted any more.
     is_begun: bool,
-    /// The first bytes, until they tell HTTP/2 from HTTP/1.1.
+    /// The first bytes, until the version of HTTP is known.
     start: Vec<u8>,
     /// Set for HTTP/1.1, and until the version is known.
     heads: Option<Heads>,

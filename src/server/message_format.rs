@@ -53,7 +53,7 @@ impl MessageFormat {
     }
 
     /// Encodes the message of a response, a long one after its turn. Returns whether it is
-    /// compressed: it is not where there is no memory or no time for it.
+    /// compressed: not without memory or time for it.
     pub(super) async fn encode(
         &self,
         message: &mut Bytes,

@@ -43,7 +43,7 @@ pub(super) struct MessageReader<B = TimeoutBody> {
     json: Option<JsonMessages>,
     memory: Memory,
     /// What followed the data.
-    trailers: Option<HeaderMap>,
+    trailers: Option<Box<HeaderMap>>,
     /// When messages of a stream must be decompressed.
     deadline: Deadline,
 }
@@ -133,7 +133,7 @@ impl<B: http_body::Body<Data = Bytes, Error = Status> + Unpin> MessageReader<B> 
 
     /// Returns the trailers, which have arrived with the end.
     pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
-        self.trailers.take()
+        self.trailers.take().map(|trailers| *trailers)
     }
 
     /// Reads the message of an rpc that has exactly one, and the end of the request.
@@ -198,7 +198,7 @@ impl<B: http_body::Body<Data = Bytes, Error = Status> + Unpin> MessageReader<B> 
                     return Poll::Ready(Ok(true));
                 }
                 Ok(_) => {}
-                Err(frame) => self.trailers = frame.into_trailers().ok(),
+                Err(frame) => self.trailers = frame.into_trailers().ok().map(Box::new),
             }
         }
     }

@@ -134,7 +134,7 @@ impl Router {
         })
     }
 
-    /// Rejects a request that is no call.
+    /// Rejects a request that is not a call.
     fn not_a_call(&self, rejection: Rejection, method: &http::Method) -> ResponseFuture {
         self.dispatcher.metrics.unsupported.inc();
         tracing::debug!(?rejection, "request rejected");

@@ -26,7 +26,7 @@ static DETAILS: LazyLock<Option<CanonicalJson>> =
 /// Returns the name of a code, and its HTTP status.
 fn code(code: Code) -> (&'static str, u16) {
     match code {
-        // Only of a status that is no error.
+        // Not an error: never sent as one.
         Code::Ok => ("unknown", 500),
         Code::Cancelled => ("canceled", 499),
         Code::Unknown => ("unknown", 500),

@@ -1,4 +1,4 @@
-//! Responses to requests that are no call of any protocol: a status and a line of text.
+//! Responses to requests that are not calls of any protocol: a status and a line of text.
 
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, UPGRADE};
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode};
@@ -67,7 +67,7 @@ impl Rejection {
             ),
             Self::Unary => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "this rpc is no stream: with Connect, its content-type is application/json or \
+                "this rpc is unary: with Connect, its content-type is application/json or \
                  application/proto\n",
             ),
             Self::Origin => (

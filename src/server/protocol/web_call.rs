@@ -127,7 +127,7 @@ impl WebCall {
 
     /// Writes a response of gRPC in the form of the protocol.
     pub(in super::super) fn respond(&self, response: Response<Body>) -> Response<Body> {
-        // No call.
+        // The request was not a call.
         if response.status() != StatusCode::OK {
             return response;
         }
@@ -141,7 +141,7 @@ impl WebCall {
                     false => "application/grpc-web+proto",
                 };
                 let body = match has_status {
-                    // The status is in the headers, and there is no body.
+                    // Headers only, with the status.
                     true => body,
                     false => Body::new(TrailersInBody::new(
                         body,

@@ -22,7 +22,7 @@ async function checkGrpcWeb(registry, baseUrl, format) {
   };
   const call = (name, request) => {
     const method = describe(name, grpcWeb.MethodType.UNARY);
-    return client.thenableCall(`${baseUrl}${method.name}`, request, {}, method);
+    return client.unaryCall(`${baseUrl}${method.name}`, request, {}, method);
   };
   const stackName = `shop-grpc-web-${format}`;
   const template = {
