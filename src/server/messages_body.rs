@@ -10,28 +10,29 @@ use http_body::{Body, Frame};
 use tokio_stream::Stream;
 use tonic::Status;
 
-use super::compression::{compressed, gzip};
+use super::message_format::MessageFormat;
 use super::stream_info::InstrumentedStream;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::memory::{LONG_BYTES, Memory, SHORT_BYTES};
+use crate::memory::{LONG_BYTES, Memory, Reservation, SHORT_BYTES};
 
 /// The length at which a frame with several messages is sent.
 const FRAME_BYTES: usize = 16 << 10;
 
-/// How long a message waits for its turn to be compressed. Then it is sent uncompressed.
-const MAX_TURN_WAIT: Duration = Duration::from_secs(10);
+/// How long a message waits for its turn to be encoded. Then it is sent uncompressed; one that
+/// becomes JSON fails.
+const MAX_TURN_WAIT: Duration = Duration::from_secs(30);
 
-/// A long message that is being compressed; with the compressed one, if that succeeds.
-type Compressing = Pin<Box<dyn Future<Output = (Bytes, Option<Bytes>)> + Send>>;
+/// A long message that is being encoded, and whether it is then compressed.
+type Encoding = Pin<Box<dyn Future<Output = Result<(Bytes, bool), Error>> + Send>>;
 
 /// The messages of a stream, and its status.
 pub(super) struct MessagesBody {
     stream: InstrumentedStream,
-    is_compressed: bool,
+    format: MessageFormat,
     memory: Memory,
-    compressing: Option<Compressing>,
-    /// Other tasks take their turn before the next message is compressed.
+    encoding: Option<Encoding>,
+    /// Other tasks take their turn before the next message is encoded.
     yields: bool,
     /// The trailers that follow the last frame.
     trailers: Option<HeaderMap>,
@@ -39,40 +40,54 @@ pub(super) struct MessagesBody {
 }
 
 impl MessagesBody {
-    pub(super) fn new(stream: InstrumentedStream, is_compressed: bool, memory: Memory) -> Self {
+    pub(super) fn new(stream: InstrumentedStream, format: MessageFormat, memory: Memory) -> Self {
         Self {
             stream,
-            is_compressed,
+            format,
             memory,
-            compressing: None,
+            encoding: None,
             yields: false,
             trailers: None,
             is_ended: false,
         }
     }
 
-    /// Compresses a message, and appends it to a frame.
-    fn append(&self, frame: &mut Vec<u8>, message: &Bytes) -> Result<(), Error> {
-        match self.is_compressed {
-            true => append(frame, &gzip(message)?, true),
-            false => append(frame, message, false),
-        }
+    /// Appends a message to a frame, whose memory `reservation` has. The frame is complete
+    /// messages only.
+    fn append(
+        &self,
+        frame: &mut Vec<u8>,
+        reservation: &mut Reservation,
+        message: Bytes,
+    ) -> Result<(), Error> {
+        let reserve = |reservation: &mut Reservation, length: usize| {
+            let all = frame.len() + length;
+            match all <= SHORT_BYTES {
+                true => Ok(()),
+                false => reservation.resize(all),
+            }
+        };
+        reserve(reservation, message.len())?;
+        let (message, is_compressed) = self.format.encode_now(message, &self.memory)?;
+        reserve(reservation, message.len())?;
+        append(frame, &message, is_compressed)
     }
 
-    /// Returns the frame of a long message when it is compressed.
+    /// Returns whether messages are sent in another form than they arrive in.
+    fn encodes(&self) -> bool {
+        self.format.json.is_some() || self.format.may_compress()
+    }
+
+    /// Returns the frame of a long message when it is encoded.
     fn poll_long(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        let Some(compressing) = &mut self.compressing else {
+        let Some(encoding) = &mut self.encoding else {
             return Poll::Ready(None);
         };
-        let (message, compressed) = ready!(compressing.as_mut().poll(cx));
-        self.compressing = None;
-        let (message, is_compressed) = match compressed {
-            Some(compressed) => (compressed, true),
-            None => (message, false),
-        };
-        let mut frame = Vec::new();
-        let reserved = self.memory.reserve(5 + message.len()).map_err(Error::from);
-        let framed = reserved.and_then(|reservation| {
+        let encoded = ready!(encoding.as_mut().poll(cx));
+        self.encoding = None;
+        let framed = encoded.and_then(|(message, is_compressed)| {
+            let reservation = self.memory.reserve(5 + message.len())?;
+            let mut frame = Vec::new();
             append(&mut frame, &message, is_compressed)?;
             Ok(reservation.attach(frame))
         });
@@ -101,7 +116,7 @@ impl MessagesBody {
     }
 }
 
-/// Appends a message to a frame, which has complete messages only. Its memory is reserved before.
+/// Appends an encoded message to a frame.
 fn append(frame: &mut Vec<u8>, message: &[u8], is_compressed: bool) -> Result<(), Error> {
     let length = u32::try_from(message.len()).map_err(|_| Error::ResponseTooLarge {
         limit: u32::MAX as usize,
@@ -147,12 +162,13 @@ impl Body for MessagesBody {
                 }
                 Poll::Ready(Some(Ok(message))) => message,
             };
-            if this.is_compressed && message.len() > LONG_BYTES {
-                let memory = this.memory.clone();
-                this.compressing = Some(Box::pin(async move {
+            if this.encodes() && message.len() > LONG_BYTES {
+                let (format, memory) = (this.format.clone(), this.memory.clone());
+                let mut message = message;
+                this.encoding = Some(Box::pin(async move {
                     let deadline = Deadline::after(MAX_TURN_WAIT);
-                    let compressed = compressed(&message, &memory, deadline).await;
-                    (message, compressed)
+                    let encoded = format.encode(&mut message, &memory, deadline).await;
+                    encoded.map(|is_compressed| (message, is_compressed))
                 }));
                 if !frame.is_empty() {
                     break;
@@ -162,18 +178,13 @@ impl Body for MessagesBody {
                     None => break,
                 }
             }
-            let length = frame.len() + message.len();
-            let reserved = match length <= SHORT_BYTES {
-                true => Ok(()),
-                false => reservation.resize(length).map_err(Error::from),
-            };
-            if let Err(error) = reserved.and_then(|()| this.append(&mut frame, &message)) {
+            input += message.len();
+            if let Err(error) = this.append(&mut frame, &mut reservation, message) {
                 let status = this.stream.fail(&error);
                 this.end(Err(status));
             }
             // Compression may make little of much.
-            input += message.len();
-            if this.is_compressed && input > LONG_BYTES {
+            if this.encodes() && input > LONG_BYTES {
                 this.yields = true;
                 break;
             }
