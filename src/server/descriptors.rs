@@ -108,11 +108,11 @@ mod tests {
             // 1024 - 32 - 64 - (256 + 64 + 8), less an eighth.
             (1_024, vec![256], 534, 64, no_limit),
             (1_024, vec![], 825, 64, no_limit),
-            (1_024, vec![256, 256, 256], 495, 64, 116),
-            (1 << 20, vec![256], 931_748, 64, no_limit),
+            (1_024, vec![256, 256, 256], 495, 64, 92),
+            (1 << 20, vec![256], 931_691, 64, no_limit),
             (0, vec![1], 1, 1, 1),
             (1, vec![1], 1, 1, 1),
-            (16, vec![256], 8, 1, 2),
+            (16, vec![256], 8, 1, 1),
         ] {
             let got = DescriptorShares::of(limit, &calls);
             let want = DescriptorShares {
