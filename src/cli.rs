@@ -10,6 +10,7 @@ mod banner;
 pub mod check;
 mod config_examples;
 mod idle_memory;
+mod protos;
 #[cfg(feature = "sandbox")]
 pub mod quickstart;
 #[cfg(feature = "sandbox")]
@@ -28,6 +29,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, Environment, Problem};
+use crate::contract::Contract;
 use crate::telemetry::{self, with_json_lines};
 
 /// How long the process waits for the reader of its standard error before it exits.
@@ -38,7 +40,7 @@ const MAX_FLUSH_TIME: Duration = Duration::from_secs(1);
 #[command(name = "drawbridge", version)]
 struct Args {
     /// Configuration file, described in drawbridge.example.toml. Required by `serve` and
-    /// `check`, optional for `sandbox` and `coverage`. Default: the value of DRAWBRIDGE_CONFIG.
+    /// `check`, optional for `sandbox`, `coverage` and `protos`. Default: the value of DRAWBRIDGE_CONFIG.
     #[arg(long, short, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -78,6 +80,9 @@ enum Command {
     /// Print a table of all rpcs with their REST calls and dialects, those of the
     /// configuration file's descriptors included.
     Coverage,
+    /// Write what clients are made from to a directory: the protos, a descriptor set with the
+    /// configuration file's descriptors included, and gRPC service configs.
+    Protos(protos::Options),
     /// Watch a resource through a running gateway until its state is final. Exit code: 0
     /// succeeded, 1 failed, 2 unknown, 124 after --timeout, 130 interrupted.
     Watch(Box<watch::Options>),
@@ -227,19 +232,22 @@ async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure>
         Command::Config(config_examples::ConfigCommand::Schema) => {
             print(&format!("{:#}\n", crate::config::schema()))?;
         }
-        Command::Coverage => {
-            let contract = match path {
-                Some(_) => load(path, "coverage")?.contract()?,
-                None => crate::contract::with_built_in(&[])?,
-            };
-            print(&contract.coverage())?;
-        }
+        Command::Coverage => print(&contract(path, "coverage")?.coverage())?,
+        Command::Protos(options) => print(&protos::run(&options, &contract(path, "protos")?)?)?,
         Command::Watch(options) => {
             let contract = crate::contract::with_built_in(&[])?;
             return Ok(ExitCode::from(watch::run(&options, &contract).await));
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the contract of the configuration file, or the built-in one without a file.
+fn contract(path: Option<&Path>, command: &str) -> Result<Contract, Failure> {
+    Ok(match path {
+        Some(_) => load(path, command)?.contract()?,
+        None => crate::contract::with_built_in(&[])?,
+    })
 }
 
 /// Reads the configuration file, which `command` requires.

@@ -130,9 +130,13 @@ impl Upstream {
             Err(Error::Connect(_) | Error::NoResponse(_) | Error::Deadline { .. }) => {
                 (Health::Unhealthy, None)
             }
-            Err(Error::Upstream(_) | Error::Decode { .. } | Error::ResponseTooLarge { .. }) => {
-                (Health::Healthy, Some(Health::Healthy))
-            }
+            Err(
+                Error::Upstream(_)
+                | Error::Decode { .. }
+                | Error::NotTheResource { .. }
+                | Error::ErrorInSuccess { .. }
+                | Error::ResponseTooLarge { .. },
+            ) => (Health::Healthy, Some(Health::Healthy)),
             // Nothing was sent, or nothing is known.
             Err(_) => return,
         };

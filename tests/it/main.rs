@@ -43,6 +43,7 @@ mod own_api_selection;
 mod own_paging;
 mod own_watch;
 mod paging;
+mod protos;
 mod quickstart;
 mod readme;
 mod resolve;
