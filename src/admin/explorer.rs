@@ -158,7 +158,6 @@ impl Explorer {
                     true => Cow::Borrowed(BUILT_IN),
                     false => Cow::Owned(set.clone()),
                 })
-                .chain([Cow::Borrowed(tonic_types::pb::FILE_DESCRIPTOR_SET)])
                 .collect(),
             methods: methods.into_iter().chain(own).collect(),
             connection,

@@ -22,6 +22,7 @@ mod support;
 mod configuration;
 mod heat;
 mod jp1ao_python;
+mod page;
 mod protos;
 mod python;
 mod servicestage_sdk;

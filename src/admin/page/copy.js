@@ -112,6 +112,23 @@ export function literal(value, indent = "") {
   return JSON.stringify(value);
 }
 
+/** Reflection needs the metadata, too. */
+const interceptor = (metadata) => `METADATA = [${metadata.join(", ")}]
+
+
+class Metadata(
+    grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor, grpc.StreamStreamClientInterceptor,
+):
+    def intercept_unary_unary(self, call, details, request):
+        return call(details._replace(metadata=METADATA), request)
+
+    intercept_unary_stream = intercept_stream_unary = intercept_stream_stream = intercept_unary_unary
+
+
+channel = grpc.intercept_channel(channel, Metadata())
+`;
+
 function python(call) {
   const [service, method] = call.method.split("/");
   const metadata = call.metadata.map(([name, value]) => {
@@ -124,7 +141,6 @@ function python(call) {
   const kind = `${clientStreams ? "stream" : "unary"}_${serverStreams ? "stream" : "unary"}`;
   const options = [
     clientStreams ? "iter(requests)" : "requests[0]",
-    ...(metadata.length > 0 ? [`metadata=[${metadata.join(", ")}]`] : []),
     ...(call.timeout === null ? [] : [`timeout=${call.timeout}`]),
   ].join(", ");
   return `# pip install grpcio grpcio-reflection
@@ -136,7 +152,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 ${call.hasTls
     ? `with open("ca.pem", "rb") as ca:\n    credentials = grpc.ssl_channel_credentials(ca.read())\nchannel = grpc.secure_channel(${JSON.stringify(call.address)}, credentials)`
     : `channel = grpc.insecure_channel(${JSON.stringify(call.address)})`}
-pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+${metadata.length > 0 ? interceptor(metadata) : ""}pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
 method = pool.FindServiceByName(${JSON.stringify(service)}).FindMethodByName(${JSON.stringify(method)})
 Request = message_factory.GetMessageClass(method.input_type)
 Response = message_factory.GetMessageClass(method.output_type)
