@@ -399,6 +399,15 @@ impl Credentials {
         }
     }
 
+    /// Fails if the client must send its own credentials and has not.
+    pub fn require(&self, client: &Downstream) -> Result<(), Error> {
+        let is_missing = client.token.is_none() && client.authorization.is_none();
+        match &**self.provider.load() {
+            Provider::Passthrough if is_missing => Err(missing_credentials()),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the gateway's configuration has the credentials, and not the client.
     pub fn are_configured(&self) -> bool {
         match &**self.provider.load() {
@@ -564,13 +573,17 @@ fn passthrough(client: &Downstream) -> Result<Arc<Credential>, Error> {
         })
         .collect();
     if headers.is_empty() {
-        return Err(credential_error(
-            Code::Unauthenticated,
-            "this upstream requires the client's own credentials: \
-             send metadata `x-auth-token` or `authorization`",
-        ));
+        return Err(missing_credentials());
     }
     Ok(Credential::fixed(Authorization::Headers(headers)))
+}
+
+fn missing_credentials() -> Error {
+    credential_error(
+        Code::Unauthenticated,
+        "this upstream requires the client's own credentials: \
+         send metadata `x-auth-token` or `authorization`",
+    )
 }
 
 fn basic(username: &str, password: &SecretString) -> Result<Arc<Credential>, Error> {

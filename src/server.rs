@@ -22,11 +22,15 @@
 
 mod accept;
 mod admin_listener;
+mod admission;
 mod authn;
+mod charged_body;
 mod client_io;
 mod codec;
+mod compression;
 mod connection_end;
 mod connection_limits;
+mod connection_memory;
 mod descriptors;
 mod dispatcher;
 mod drain;
@@ -37,9 +41,11 @@ mod health;
 mod health_service;
 mod listen_files;
 mod listener;
+mod messages_body;
 mod protocol;
 mod reflection;
 mod request_body_timeout;
+mod request_message;
 mod response_metadata;
 mod response_stream;
 mod response_write_timeout;

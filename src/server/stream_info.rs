@@ -13,6 +13,8 @@ use tonic::{Code, Status};
 use crate::deadline::{CutOff, Deadline};
 use crate::downstream::{Downstream, Peer};
 use crate::error::{self, Error};
+use crate::memory::Reservation;
+use crate::server::admission::Admission;
 use crate::server::connection_end::EndReached;
 use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::SlowReader;
@@ -48,6 +50,10 @@ pub struct StreamInfo {
     pub upstream: Option<Arc<Upstream>>,
     /// When the call ends at the latest.
     pub deadline: Deadline,
+    /// Whether the messages of the request are compressed.
+    pub is_compressed: bool,
+    /// What the call holds for its metadata and all that is short.
+    pub memory: Reservation,
     started_at: Instant,
     pub span: Option<tracing::Span>,
     /// Streams only: why the stream was dropped, if its client did not read.
@@ -75,18 +81,21 @@ impl StreamInfo {
         traces: bool,
         headers: &HeaderMap,
         peer: Peer,
-        deadline: Deadline,
+        admission: Admission,
     ) -> Self {
         let mut client = Downstream::from_metadata(headers);
         client.peer = peer;
         client.identify();
+        client.memory = admission.memory;
         let span = traces.then(|| telemetry::server_span(&served.method, &mut client));
         served.unrouted.in_flight.inc();
         Self {
             served: served.clone(),
             client,
             upstream: None,
-            deadline,
+            deadline: admission.deadline,
+            is_compressed: admission.is_compressed,
+            memory: admission.reservation,
             started_at: Instant::now(),
             span,
             slow_reader: None,
@@ -272,6 +281,16 @@ impl Drop for StreamInfo {
                 drop(self.record_failure(&Error::NoResponse(CUT_OFF.to_owned())));
             }
             None => self.end(Code::Cancelled),
+        }
+    }
+}
+
+impl InstrumentedStream {
+    /// Ends the stream with an error, and returns its status.
+    pub fn fail(&mut self, error: &Error) -> Status {
+        match self.info.take() {
+            Some(info) => info.fail(error),
+            None => error.status(&error::StatusContext::default()),
         }
     }
 }

@@ -282,8 +282,8 @@ pub struct Sample {
     pub help: &'static str,
     /// The label `upstream`, if the value is that of one upstream.
     pub upstream: Option<String>,
-    /// The label `result`, if there is a value per result.
-    pub result: Option<&'static str>,
+    /// Another label and its value, if there is a value for each: `("result", "rejected")`.
+    pub label: Option<(&'static str, &'static str)>,
     /// The value.
     pub value: u64,
     /// Whether it is a counter; otherwise it is a gauge.
@@ -318,19 +318,15 @@ impl Collector for Source {
                 false => MetricType::Gauge,
             };
             let mut metric = encoder.encode_descriptor(first.name, first.help, None, kind)?;
-            if first.upstream.is_none() {
+            if first.upstream.is_none() && first.label.is_none() {
                 first.encode(metric)?;
                 continue;
             }
             for sample in group {
-                let upstream = ("upstream", sample.upstream.as_deref().unwrap_or_default());
-                match sample.result {
-                    None => sample.encode(metric.encode_family(&[upstream])?)?,
-                    Some(result) => {
-                        let labels = [upstream, ("result", result)];
-                        sample.encode(metric.encode_family(&labels)?)?;
-                    }
-                }
+                let upstream = sample.upstream.as_deref();
+                let upstream = upstream.map(|upstream| ("upstream", upstream));
+                let labels: Vec<_> = upstream.into_iter().chain(sample.label).collect();
+                sample.encode(metric.encode_family(&labels)?)?;
             }
         }
         Ok(())
@@ -390,7 +386,7 @@ mod tests {
                 name,
                 help: "Help",
                 upstream: upstream.map(str::to_owned),
-                result: None,
+                label: None,
                 value,
                 is_counter,
             };
@@ -401,7 +397,7 @@ mod tests {
                 sample("polls", None, 3, true),
                 sample("retries", Some("up"), 4, true),
                 Sample {
-                    result: Some("rejected"),
+                    label: Some(("result", "rejected")),
                     ..sample("logins", Some("up"), 5, true)
                 },
             ]

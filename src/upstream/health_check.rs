@@ -84,6 +84,7 @@ impl Upstream {
         call: &Call,
     ) -> Result<Reply, Error> {
         let context = &RequestContext {
+            permit: None,
             is_probe: true,
             ..*context
         };
@@ -166,6 +167,7 @@ impl Upstream {
             url,
             headers: self.headers.clone(),
             body: None,
+            memory: Default::default(),
         };
         let result = match tokio::time::timeout(timeout, self.transport.exchange(request)).await {
             Ok(Ok(reply)) => Ok(reply.status),

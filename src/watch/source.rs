@@ -214,7 +214,9 @@ impl StreamContext {
     ) -> Result<Bytes, Error> {
         let context = self.until(deadline);
         let reply = context.call(method, call).await?;
-        let first = context.decode(method, (&call.verb, call.effect()), &reply)?;
+        let first = context
+            .decode(method, (&call.verb, call.effect()), &reply)
+            .await?;
         let whole = unary::merge_pages(context, method, call, first);
         Ok(whole.await?.message)
     }

@@ -20,6 +20,7 @@ mod annotations;
 mod check;
 mod citations;
 mod cli;
+mod command_call;
 mod cut_off;
 mod drain;
 mod environment;

@@ -131,6 +131,10 @@ async fn page_works_in_chromium() {
         .env("PAGE_TOKEN", TOKEN)
         .env("CHROMIUM", chromium)
         .env("PYTHON", python)
+        .env(
+            "PROGRAMS",
+            Path::new(env!("CARGO_BIN_EXE_drawbridge")).parent().unwrap(),
+        )
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
     let runtime = tokio::runtime::Handle::current();

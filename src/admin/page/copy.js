@@ -49,7 +49,7 @@ export function commands(call) {
   const compact = call.messages.map((message) => JSON.stringify(message));
   const request = compact.join("\n");
   const scheme = call.hasTls ? "https" : "http";
-  return { curl: curl(call, compact, scheme), grpcurl: grpcurl(call, request), drawbridge: drawbridge(call, request, scheme), python: python(call) };
+  return { curl: curl(call, compact, scheme), grpcurl: grpcurl(call, request), drawbridge: drawbridge(call, compact, scheme), python: python(call) };
 }
 
 function grpcurl(call, request) {
@@ -62,7 +62,7 @@ function grpcurl(call, request) {
   ]);
 }
 
-function drawbridge(call, request, scheme) {
+function drawbridge(call, compact, scheme) {
   const named = call.metadata.filter(([name]) => !(name in VARIABLES));
   const others = named.filter(([name]) => name !== "drawbridge-upstream");
   const upstream = named.find(([name]) => name === "drawbridge-upstream");
@@ -72,7 +72,7 @@ function drawbridge(call, request, scheme) {
     upstream ? ["--upstream", quote(upstream[1])] : [],
     ...others.map(([name, value]) => ["--metadata", header(name, value, "=")]),
     call.timeout === null ? [] : ["--timeout", `${Math.ceil(call.timeout)}s`],
-    [quote(call.method), quote(request)],
+    [quote(call.method), ...compact.map(quote)],
   ]);
 }
 

@@ -1,15 +1,16 @@
 // The page in Chromium, used as a visitor uses it.
 //
 // The environment has the address of the page (PAGE_URL), the client token (PAGE_TOKEN), the
-// browser (CHROMIUM) and a Python with grpcio (PYTHON). A line of standard output that begins
-// with `> ` is a request to the test, which answers with a line.
+// browser (CHROMIUM), a Python with grpcio (PYTHON) and the directory of `drawbridge` (PROGRAMS).
+// A line of standard output that begins with `> ` is a request to the test, which answers with
+// a line.
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 
-const { PAGE_URL, PAGE_TOKEN, CHROMIUM, PYTHON } = process.env;
+const { PAGE_URL, PAGE_TOKEN, CHROMIUM, PYTHON, PROGRAMS } = process.env;
 const STACKS = "openstack.orchestration.v1.StackService";
 const TEMPLATE = "heat_template_version: 2021-04-16\nresources:\n  one:\n    type: OS::Heat::None\n";
 
@@ -112,10 +113,9 @@ const cases = {
       assert.equal(copied, await page.locator(".copied").textContent());
       assert(!copied.includes(PAGE_TOKEN), copied);
       assert(copied.includes(`${STACKS}`), copied);
-      if (tool === "Python") {
-        const output = execFileSync(PYTHON, ["-c", copied], { env: { DRAWBRIDGE_TOKEN: PAGE_TOKEN, NO_PROXY: "127.0.0.1" } });
-        assert.doesNotThrow(() => JSON.parse(output));
-      }
+      const env = { DRAWBRIDGE_TOKEN: PAGE_TOKEN, NO_PROXY: "127.0.0.1", PATH: `${PROGRAMS}:${process.env.PATH}` };
+      if (tool === "Python") assert.doesNotThrow(() => JSON.parse(execFileSync(PYTHON, ["-c", copied], { env })));
+      if (tool === "drawbridge call") assert.doesNotThrow(() => JSON.parse(execFileSync("sh", ["-euc", copied], { env })));
     }
     await page.reload();
     await page.getByRole("button", { name: "Call", exact: true }).click();
