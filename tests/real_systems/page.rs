@@ -133,7 +133,9 @@ async fn page_works_in_chromium() {
         .env("PYTHON", python)
         .env(
             "PROGRAMS",
-            Path::new(env!("CARGO_BIN_EXE_drawbridge")).parent().unwrap(),
+            Path::new(env!("CARGO_BIN_EXE_drawbridge"))
+                .parent()
+                .unwrap(),
         )
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
