@@ -88,11 +88,14 @@ const cases = {
     const north = row(page, "sandbox-heat");
     await north.getByText("up", { exact: true }).waitFor();
     await upstream("down");
-    await north.getByText("down", { exact: true }).waitFor();
-    await north.getByText("check `endpoint`").waitFor();
-    await page.getByText("1 down").first().waitFor();
-    assert.match(await page.locator("#news").textContent(), /sandbox-heat is unhealthy/);
-    await upstream("up");
+    try {
+      await north.getByText("down", { exact: true }).waitFor();
+      await north.getByText(/reached from here/).filter({ visible: true }).waitFor();
+      await page.getByText("1 down").first().waitFor();
+      assert.match(await page.locator("#news").textContent(), /sandbox-heat is unhealthy/);
+    } finally {
+      await upstream("up");
+    }
     await north.getByText("up", { exact: true }).waitFor();
     await north.getByText(/^went down at/).waitFor();
   },
