@@ -33,11 +33,11 @@ export function address(connection, pageHost) {
   return `${connection.host || pageHost}:${connection.port}`;
 }
 
-/** Returns the length of a text in UTF-8, as the four octal bytes of an envelope. */
+/** Returns the envelope of a text: a zero, and its length in UTF-8, as printf's `%b` reads bytes. */
 function envelope(text) {
   const length = new TextEncoder().encode(text).length;
   const bytes = [0, length >>> 24, length >>> 16, length >>> 8, length].map((byte) => byte & 255);
-  return bytes.map((byte) => `\\${byte.toString(8).padStart(3, "0")}`).join("");
+  return bytes.map((byte) => `\\0${byte.toString(8).padStart(3, "0")}`).join("");
 }
 
 /**

@@ -50,7 +50,7 @@ for (const hasTls of [false, true]) {
 }
 
 // The envelopes that curl sends for a stream.
-for (const text of ["", "é😀%s\\n'", "x".repeat(70000)]) {
+for (const text of ["", "é😀%s\\n'", "x".repeat(188), "x".repeat(240), "x".repeat(70000)]) {
   const { curl } = commands({ ...base, kind: "server_streaming", messages: [{ text }] });
   const script = `curl() { cat; }\n${curl}`;
   const sent = execFileSync("sh", ["-euc", script], { maxBuffer: 1 << 20 });
