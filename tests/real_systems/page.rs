@@ -12,6 +12,7 @@ use drawbridge_sandbox::{self as sandbox, Sandbox};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use crate::browser::chromium;
 use crate::python::{python, tests};
 use crate::support::{settings, start};
 
@@ -43,21 +44,6 @@ fn scripts() -> PathBuf {
     let installed = status.unwrap_or_else(|e| panic!("npm is required: {e}"));
     assert!(installed.success(), "a package index of npm is required");
     directory
-}
-
-/// Returns the path of a browser: Debian's package `chromium`.
-fn chromium() -> String {
-    let named = std::env::var("CHROMIUM").unwrap_or_else(|_| "chromium".to_owned());
-    let found = Command::new(&named).arg("--version").output();
-    assert!(
-        found.is_ok_and(|output| output.status.success()),
-        "{named} is required: install chromium, or set CHROMIUM"
-    );
-    let path = Command::new("sh")
-        .args(["-c", &format!("command -v {named}")])
-        .output()
-        .unwrap();
-    String::from_utf8(path.stdout).unwrap().trim().to_owned()
 }
 
 #[test]

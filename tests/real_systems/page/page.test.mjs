@@ -118,7 +118,7 @@ const cases = {
       assert(copied.includes(`${STACKS}`), copied);
       const env = { DRAWBRIDGE_TOKEN: PAGE_TOKEN, NO_PROXY: "127.0.0.1", PATH: `${PROGRAMS}:${process.env.PATH}` };
       if (tool === "Python") assert.doesNotThrow(() => JSON.parse(execFileSync(PYTHON, ["-c", copied], { env })));
-      if (tool === "drawbridge call") assert.doesNotThrow(() => JSON.parse(execFileSync("sh", ["-euc", copied], { env })));
+      if (tool === "drawbridge call" || tool === "curl") assert.doesNotThrow(() => JSON.parse(execFileSync("sh", ["-euc", copied], { env })));
     }
     await page.reload();
     await page.getByRole("button", { name: "Call", exact: true }).click();
@@ -153,6 +153,12 @@ const cases = {
     await state(page).getByText("OK", { exact: true }).waitFor();
     await page.locator(".messages").getByText("SUCCEEDED").first().waitFor();
     assert.match(await page.locator(".messages pre").first().textContent(), /CREATE_COMPLETE/);
+
+    await page.getByRole("button", { name: "curl", exact: true }).click();
+    await page.locator(".copied").waitFor();
+    const curl = await page.locator(".copied").textContent();
+    const stream = execFileSync("sh", ["-euc", curl], { env: { ...process.env, DRAWBRIDGE_TOKEN: PAGE_TOKEN, NO_PROXY: "127.0.0.1" } }).toString();
+    assert.match(stream, /CREATE_COMPLETE/);
 
     // A watch that goes on is on the status, and ends when it is stopped.
     await page.getByLabel("follow").check();
