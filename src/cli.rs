@@ -7,9 +7,13 @@
 )]
 
 mod banner;
+mod call;
 pub mod check;
+mod client;
 mod config_examples;
+mod describe;
 mod idle_memory;
+mod ls;
 mod protos;
 #[cfg(feature = "sandbox")]
 pub mod quickstart;
@@ -86,6 +90,14 @@ enum Command {
     /// Watch a resource through a running gateway until its state is final. Exit code: 0
     /// succeeded, 1 failed, 2 unknown, 124 after --timeout, 130 interrupted.
     Watch(Box<watch::Options>),
+    /// Call an rpc of a running gateway with JSON. Exit code: 0 OK, 1 the gateway responded an
+    /// error, 2 not called or no response, 124 after --timeout, 130 interrupted.
+    Call(Box<call::Options>),
+    /// List the services of a running gateway, or the rpcs of one.
+    Ls(Box<ls::Options>),
+    /// Describe a service, an rpc, a message or an enum of a running gateway, with the comments
+    /// of its proto.
+    Describe(Box<describe::Options>),
 }
 
 /// Why a command failed.
@@ -200,6 +212,15 @@ fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Writes to standard output. Returns false if that is not possible: the reader has left.
+fn print_text(text: &str) -> bool {
+    let mut stdout = io::stdout();
+    let written = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+    written.is_ok()
+}
+
 /// Writes a line to standard error, which may be closed.
 fn print_error(text: &str) {
     telemetry::print_line(&format!("drawbridge: {text}"));
@@ -238,6 +259,9 @@ async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure>
             let contract = crate::contract::with_built_in(&[])?;
             return Ok(ExitCode::from(watch::run(&options, &contract).await));
         }
+        Command::Call(options) => return Ok(ExitCode::from(call::run(&options).await)),
+        Command::Ls(options) => return Ok(ExitCode::from(ls::run(&options).await)),
+        Command::Describe(options) => return Ok(ExitCode::from(describe::run(&options).await)),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -38,7 +38,7 @@ pub(crate) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> S
 
 /// Returns the number of edits between two words: inserted, deleted and replaced characters,
 /// and swapped neighbors (optimal string alignment).
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let a: Vec<char> = a.chars().take(MAX_WORD_CHARS).collect();
     let b: Vec<char> = b.chars().take(MAX_WORD_CHARS).collect();
     let mut before: Vec<usize> = vec![0; b.len() + 1];

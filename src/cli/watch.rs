@@ -3,12 +3,9 @@
 //!
 //! In reading order: `options` has the arguments, `client` reads streams and resumes them,
 //! `view` turns messages into lines, `render` writes these to a terminal or a pipe.
-//! `proto_json` writes messages as JSON, `diagnosis` says why a gateway cannot be reached.
 
 mod client;
-mod diagnosis;
 mod options;
-mod proto_json;
 mod render;
 mod view;
 
@@ -20,23 +17,18 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use client::{Gateway, Message, StreamEvent};
+use client::{Message, StreamEvent};
 use drawbridge_transcoder::contract::Contract;
 pub use options::Options;
 use options::{Source, StreamRequest};
 use render::{Renderer, Style, duration};
 use view::View;
 
-/// Exit code of a resource that succeeded.
-const SUCCEEDED: u8 = 0;
-/// Exit code of a resource that failed.
-const FAILED: u8 = 1;
-/// Exit code without an outcome: the stream broke, or the resource does not exist.
-const UNKNOWN: u8 = 2;
-/// Exit code after `--timeout`, that of timeout(1).
-const TIMED_OUT: u8 = 124;
-/// Exit code after Ctrl-C, as in shells.
-const INTERRUPTED: u8 = 130;
+use super::client::exit_code::{FAILED, INTERRUPTED, SUCCEEDED, TIMED_OUT, UNKNOWN};
+use super::client::gateway::Gateway;
+use super::client::text::sanitize;
+use super::client::variable;
+
 /// How long the other streams may take to end after that of the state.
 const TRAILING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Interval at which the status line is redrawn, for the elapsed time in it.
@@ -46,14 +38,13 @@ const REDRAW_INTERVAL: Duration = Duration::from_secs(1);
 /// failed, 2 unknown, 124 after `--timeout`, 130 interrupted.
 pub async fn run(options: &Options, contract: &Contract) -> u8 {
     let out = std::io::stdout();
-    let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let style = Style::of(out.is_terminal(), options.json, &env);
+    let style = Style::of(out.is_terminal(), options.json, &variable);
     let mut renderer = Renderer::new(out, style);
     let stream_requests = options.stream_requests(contract);
     let has_events = stream_requests
         .iter()
         .any(|stream_request| matches!(stream_request.source, Source::Events(_)));
-    let mut view = View::new(&options.title(), options.answer(&env), has_events);
+    let mut view = View::new(&options.title(), options.answer(), has_events);
     let started = Instant::now();
     let timeout = async {
         match options.timeout {
@@ -62,7 +53,7 @@ pub async fn run(options: &Options, contract: &Contract) -> u8 {
         }
     };
     let code = tokio::select! {
-        code = follow(options, stream_requests, &env, &mut view, &mut renderer) => code,
+        code = follow(options, stream_requests, &mut view, &mut renderer) => code,
         () = timeout => TIMED_OUT,
         _ = tokio::signal::ctrl_c() => INTERRUPTED,
     };
@@ -85,7 +76,7 @@ pub async fn run(options: &Options, contract: &Contract) -> u8 {
     }
     if code == TIMED_OUT {
         let last = match view.last_state() {
-            Some(state) => format!("the last state is {}", view::sanitize(state)),
+            Some(state) => format!("the last state is {}", sanitize(state)),
             None => "no state was read".to_owned(),
         };
         let problem = format!("no final state within {elapsed} (--timeout): {last}");
@@ -97,7 +88,6 @@ pub async fn run(options: &Options, contract: &Contract) -> u8 {
 async fn follow<W: Write>(
     options: &Options,
     stream_requests: Vec<StreamRequest>,
-    env: &dyn Fn(&str) -> Option<String>,
     view: &mut View,
     renderer: &mut Renderer<W>,
 ) -> u8 {
@@ -107,7 +97,7 @@ async fn follow<W: Write>(
         return UNKNOWN;
     };
     renderer.status(view.status());
-    let gateway = match Gateway::connect(options, env).await {
+    let gateway = match Gateway::connect(&options.connection, &variable).await {
         Ok(gateway) => Arc::new(gateway),
         Err(problem) => {
             print_error(renderer, &problem);
@@ -181,10 +171,11 @@ async fn follow<W: Write>(
             StreamEvent::End(Err(problem)) => {
                 open -= 1;
                 if is_main {
-                    print_error(renderer, &problem);
+                    print_lines(renderer, &problem);
                     return UNKNOWN;
                 }
                 // The view continues without this stream.
+                let problem = problem.first().map_or("", |line| line);
                 print_error(renderer, &format!("{}: {problem}", source.name()));
                 let line = match source {
                     Source::Events(_) => view.events_failed(),
@@ -255,10 +246,24 @@ fn show<W: Write>(
     is_open
 }
 
+/// Writes lines to standard error, the first with the name of the program.
+fn print_lines<W: Write>(renderer: &Renderer<W>, lines: &[String]) {
+    let Some((first, details)) = lines.split_first() else {
+        return;
+    };
+    print_error(renderer, first);
+    renderer.suspend(|| {
+        for line in details {
+            crate::telemetry::print_line(&sanitize(line));
+        }
+        crate::telemetry::flush(super::MAX_FLUSH_TIME);
+    });
+}
+
 /// Writes to standard error, which can be the terminal of the status line.
 fn print_error<W: Write>(renderer: &Renderer<W>, text: &str) {
     renderer.suspend(|| {
-        super::print_error(&view::sanitize(text));
+        super::print_error(&sanitize(text));
         // The status line returns below it.
         crate::telemetry::flush(super::MAX_FLUSH_TIME);
     });

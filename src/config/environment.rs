@@ -9,16 +9,19 @@ use crate::spelling::nearest;
 /// The beginning of the names of the gateway's variables.
 const PREFIX: &str = "DRAWBRIDGE_";
 
-/// The variables of the gateway, of its command line and of its Python client.
-const VARIABLES: [&str; 9] = [
+/// The variables of the gateway and of its command line, and the one by which examples of
+/// clients are given its address.
+const VARIABLES: [&str; 11] = [
     "DRAWBRIDGE_ADDR",
     "DRAWBRIDGE_ADMIN",
     "DRAWBRIDGE_CONFIG",
+    "DRAWBRIDGE_GATEWAY",
+    "DRAWBRIDGE_GATEWAY_CA",
+    "DRAWBRIDGE_GATEWAY_CERT",
+    "DRAWBRIDGE_GATEWAY_KEY",
     "DRAWBRIDGE_LISTEN",
     "DRAWBRIDGE_LOG",
     "DRAWBRIDGE_LOG_FORMAT",
-    "DRAWBRIDGE_PYTHON",
-    "DRAWBRIDGE_PYTHON_ENV",
     "DRAWBRIDGE_TOKEN",
 ];
 

@@ -14,10 +14,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin_explorer;
+mod admin_page;
 mod annotations;
 mod check;
 mod citations;
 mod cli;
+mod command_call;
 mod cut_off;
 mod drain;
 mod environment;

@@ -115,10 +115,9 @@ async fn failed_job_watch_prints_the_error() {
     let (sandbox, gateway) = stage().await;
     let out = run(&gateway, &["job", "JOBnone"]).await;
     assert_eq!(out.status.code(), Some(2), "{out:?}");
-    assert_eq!(
-        text(&out.stderr),
-        "drawbridge: NOT_FOUND: The job does not exist.\n"
-    );
+    let said = text(&out.stderr);
+    let start = "drawbridge: NOT_FOUND: The job does not exist.\n  reason: SVCSTG.00100429 (";
+    assert!(said.starts_with(start), "{said}");
     assert_eq!(text(&out.stdout), "");
     gateway.running.stop().await.unwrap();
     sandbox.stop().await;
@@ -148,9 +147,8 @@ async fn failed_job_watch_prints_the_error() {
         first["message"]["snapshot"]["job"]["executionStatus"],
         "EXECUTION_STATUS_RUNNING"
     );
-    assert_eq!(
-        text(&out.stderr),
-        "drawbridge: PERMISSION_DENIED: no longer\n"
-    );
+    let said = text(&out.stderr);
+    let start = "drawbridge: PERMISSION_DENIED: no longer\n  reason: APIGW.0302 (";
+    assert!(said.starts_with(start), "{said}");
     gateway.running.stop().await.unwrap();
 }

@@ -2,29 +2,24 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tonic::client::Grpc;
-use tonic::codegen::http::uri::{PathAndQuery, Uri};
-use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Code, Request, Status};
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::{Code, Status};
 
-use super::options::{Options, Source, StreamRequest};
-use super::{diagnosis, proto_json};
-use crate::server::{TOKEN, WireCodec};
+use super::options::{Source, StreamRequest};
+use crate::cli::client::gateway::{Gateway, last_cause};
+use crate::cli::client::{failure, proto_json};
+use crate::server::WireCodec;
 use drawbridge_transcoder::json::{self, wire};
 
 /// Maximum number of attempts in a row without a message.
 const MAX_ATTEMPTS: u32 = 6;
 /// Backoff before the second attempt. It doubles with each further attempt.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(250);
-/// Maximum size of a message.
-const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
 /// What happens on a stream.
 #[derive(Debug)]
@@ -33,8 +28,8 @@ pub(super) enum StreamEvent {
     Message(Message),
     /// The stream broke and is resumed. The text describes the status.
     Retry(String),
-    /// The stream has ended, or cannot be resumed.
-    End(Result<(), String>),
+    /// The stream has ended, or cannot be resumed, which the lines describe.
+    End(Result<(), Vec<String>>),
 }
 
 /// A message in the two forms that are printed.
@@ -44,115 +39,6 @@ pub(super) struct Message {
     pub(super) json: Value,
     /// The JSON mapping of protobuf, if it is printed.
     pub(super) proto_json: Option<Value>,
-}
-
-/// A connection to a gateway, and the metadata of each call.
-pub(super) struct Gateway {
-    channel: Channel,
-    metadata: MetadataMap,
-    uri: Uri,
-    has_ca: bool,
-    /// Whether any stream has had a message: the port is that of a gateway.
-    is_established: AtomicBool,
-}
-
-impl Gateway {
-    /// Connects.
-    pub(super) async fn connect(
-        options: &Options,
-        env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, String> {
-        let url = &options.gateway;
-        let bad = |problem: &dyn std::fmt::Display| format!("--gateway {url}: {problem}");
-        let mut endpoint = Endpoint::from_shared(url.clone())
-            .map_err(|e| bad(&e))?
-            .connect_timeout(Duration::from_secs(10))
-            .http2_keep_alive_interval(Duration::from_secs(30))
-            .keep_alive_timeout(Duration::from_secs(20));
-        match (endpoint.uri().scheme_str(), &options.ca) {
-            (Some("http"), None) if options.cert.is_none() => {}
-            (Some("http"), _) => return Err(bad(&"--ca, --cert and --key are for https://")),
-            (Some("https"), ca) => {
-                let mut tls = ClientTlsConfig::new();
-                tls = match ca {
-                    Some(ca) => tls.ca_certificate(Certificate::from_pem(read(ca)?)),
-                    None => tls.with_native_roots(),
-                };
-                if let (Some(cert), Some(key)) = (&options.cert, &options.key) {
-                    tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
-                }
-                endpoint = endpoint.tls_config(tls).map_err(|e| {
-                    let problem = diagnosis::last_cause(&e);
-                    match ca {
-                        Some(_) => bad(&problem),
-                        None => bad(&format!(
-                            "{problem}; or give the gateway's CA with --ca FILE"
-                        )),
-                    }
-                })?;
-            }
-            _ => return Err(bad(&"must be http://HOST:PORT or https://HOST:PORT")),
-        }
-        let metadata = metadata(options, env)?;
-        let uri = endpoint.uri().clone();
-        let has_ca = options.ca.is_some();
-        match endpoint.connect().await {
-            Ok(channel) => Ok(Self {
-                channel,
-                metadata,
-                uri,
-                has_ca,
-                is_established: AtomicBool::new(false),
-            }),
-            Err(e) => Err(diagnosis::of_connection(&uri, has_ca, e).await),
-        }
-    }
-
-    /// Describes the end of a stream that is not worth another attempt.
-    async fn permanent_problem(&self, status: &Status) -> Option<String> {
-        // The gateway's own statuses have no source.
-        let cause = status.source()?;
-        let probes = !self.is_established.load(Ordering::Relaxed);
-        diagnosis::permanent(&self.uri, self.has_ca, cause, probes).await
-    }
-}
-
-fn read(path: &std::path::Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))
-}
-
-fn metadata(
-    options: &Options,
-    env: &dyn Fn(&str) -> Option<String>,
-) -> Result<MetadataMap, String> {
-    let mut metadata = MetadataMap::new();
-    let mut add = |name: &str, value: &str, secret: bool| {
-        let key = MetadataKey::from_bytes(name.as_bytes());
-        let value = MetadataValue::try_from(value);
-        let (Ok(key), Ok(mut value)) = (key, value) else {
-            return Err(format!(
-                "the name or the value of the metadata `{name}` is invalid in gRPC"
-            ));
-        };
-        value.set_sensitive(secret);
-        metadata.insert(key, value);
-        Ok(())
-    };
-    for (name, variable) in [(TOKEN, "DRAWBRIDGE_TOKEN"), ("x-auth-token", "OS_TOKEN")] {
-        if let Some(token) = env(variable) {
-            add(name, &token, true)?;
-        }
-    }
-    if let Some(upstream) = &options.upstream {
-        add("drawbridge-upstream", upstream, false)?;
-    }
-    for text in &options.metadata {
-        match text.split_once('=') {
-            Some((name, value)) => add(&name.to_ascii_lowercase(), value, true)?,
-            None => return Err("--metadata: write NAME=VALUE".to_owned()),
-        }
-    }
-    Ok(metadata)
 }
 
 /// Reads a stream until it ends, and sends what happens to `events`.
@@ -186,10 +72,10 @@ pub(super) async fn follow(
         };
         let end = match end {
             Ok(()) => Ok(()),
-            Err(_) if problem.is_some() => Err(problem.unwrap_or_default()),
+            Err(_) if problem.is_some() => Err(problem.into_iter().collect()),
             Err(status) if is_retryable(&status) && attempts + 1 < MAX_ATTEMPTS => {
                 attempts += 1;
-                let retry = StreamEvent::Retry(describe(&status));
+                let retry = StreamEvent::Retry(failure::line(&status));
                 // Only the first attempt of a row is reported.
                 if attempts == 1 && events.send((source, retry)).await.is_err() {
                     return;
@@ -197,7 +83,7 @@ pub(super) async fn follow(
                 tokio::time::sleep(INITIAL_BACKOFF * (1 << (attempts - 1))).await;
                 continue;
             }
-            Err(status) => Err(describe(&status)),
+            Err(status) => Err(gateway.details(&status)),
         };
         let _ = events.send((source, StreamEvent::End(end))).await;
         return;
@@ -213,17 +99,16 @@ async fn stream(
     received: &mut bool,
 ) -> Option<Result<(), Status>> {
     let method = &stream_request.method;
-    let mut grpc = Grpc::new(gateway.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let mut grpc = gateway.grpc();
     if let Err(e) = grpc.ready().await {
-        let mut status = Status::unavailable(diagnosis::last_cause(&e));
+        let mut status = Status::unavailable(last_cause(&e));
         status.set_source(Arc::new(e));
         return Some(Err(status));
     }
     let Ok(path) = PathAndQuery::try_from(&*method.path) else {
         return Some(Err(Status::internal("the rpc has no path")));
     };
-    let mut call = Request::new(request.clone());
-    *call.metadata_mut() = gateway.metadata.clone();
+    let call = gateway.request(request.clone());
     let response = grpc.server_streaming(call, path, WireCodec::stream()).await;
     let mut messages = match response {
         Ok(response) => response.into_inner(),
@@ -236,7 +121,7 @@ async fn stream(
             Err(status) => return Some(Err(status)),
         };
         *received = true;
-        gateway.is_established.store(true, Ordering::Relaxed);
+        gateway.set_established();
         let mut json = Vec::with_capacity(message.len() * 2);
         let written = json::to_json(
             &method.schema,
@@ -288,12 +173,4 @@ fn is_retryable(status: &Status) -> bool {
                 status.code(),
                 Code::Unknown | Code::Cancelled | Code::Internal
             ))
-}
-
-fn describe(status: &Status) -> String {
-    let code = crate::telemetry::code_name(status.code());
-    match status.message() {
-        "" => code.to_owned(),
-        message => format!("{code}: {message}"),
-    }
 }

@@ -7,6 +7,7 @@ use drawbridge_transcoder::json::read_timestamp;
 use serde_json::Value;
 
 use super::options::{Answer, Source};
+use crate::cli::client::text::sanitize;
 
 /// How a line is marked and coloured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -502,18 +503,6 @@ fn time(time: Option<&Value>) -> String {
 fn reason(value: Option<&Value>) -> Option<String> {
     let text = text(value).trim().to_owned();
     (!text.is_empty() && text != "None").then_some(text)
-}
-
-/// Returns the text on one line, with control characters and bidirectional marks replaced: a
-/// terminal would interpret them.
-pub(super) fn sanitize(text: &str) -> String {
-    let show = |c: char| match c {
-        '\t' | '\n' | '\r' => ' ',
-        c if c.is_control() => '\u{fffd}',
-        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
-        c => c,
-    };
-    text.chars().map(show).collect()
 }
 
 fn text(value: Option<&Value>) -> String {

@@ -8,7 +8,7 @@ use serde_json::{Number, Value};
 const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
 /// Returns the descriptor of the response of an rpc, by its gRPC path.
-pub(super) fn response(contract: &Contract, path: &str) -> Option<MessageDescriptor> {
+pub(in crate::cli) fn response(contract: &Contract, path: &str) -> Option<MessageDescriptor> {
     let (service, rpc) = path.strip_prefix('/')?.split_once('/')?;
     contract.descriptor_sets().iter().find_map(|set| {
         let pool = DescriptorPool::decode(&**set).ok()?;
@@ -19,7 +19,7 @@ pub(super) fn response(contract: &Contract, path: &str) -> Option<MessageDescrip
 }
 
 /// Returns a message as JSON. None if the bytes are not such a message.
-pub(super) fn of(descriptor: &MessageDescriptor, message: &[u8]) -> Option<Value> {
+pub(in crate::cli) fn of(descriptor: &MessageDescriptor, message: &[u8]) -> Option<Value> {
     let message = DynamicMessage::decode(descriptor.clone(), message).ok()?;
     let mut value = serde_json::to_value(&message).ok()?;
     write_integers(&mut value);

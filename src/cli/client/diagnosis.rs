@@ -61,7 +61,7 @@ fn tls_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> 
 }
 
 /// Returns the text of the innermost cause, which is usually the most specific.
-pub(super) fn last_cause(error: &(dyn Error + 'static)) -> String {
+pub(in crate::cli) fn last_cause(error: &(dyn Error + 'static)) -> String {
     causes(error).last().unwrap_or(error).to_string()
 }
 
