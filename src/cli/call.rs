@@ -11,7 +11,6 @@ use bytes::Bytes;
 use clap::Args;
 use prost::Message as _;
 use prost_reflect::MethodDescriptor;
-use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -113,8 +112,7 @@ async fn call(options: &Options, deadline: Option<Instant>) -> Result<u8, Failur
     let api = Api::load(&gateway, Some(&options.method)).await?;
     let method = names::method(&api, &options.method)?;
     let (format, download) = output(options, &method)?;
-    let documents = documents(options).await?;
-    let requests = messages(&method, &documents)?;
+    let requests = request::all(&method.input(), &options.requests, &options.data).await?;
     let upload = match &options.data_file {
         Some(path) => Some(
             Upload::open(&method, path)
@@ -185,47 +183,6 @@ fn output(
             names::short_name(method)
         ))),
     }
-}
-
-/// Reads all documents, by default one empty object.
-async fn documents(options: &Options) -> Result<Vec<Value>, Failure> {
-    let arguments: Vec<String> = options
-        .requests
-        .iter()
-        .chain(&options.data)
-        .cloned()
-        .collect();
-    if arguments.is_empty() {
-        return Ok(vec![json!({})]);
-    }
-    // Standard input can block.
-    let read = tokio::task::spawn_blocking(move || {
-        let documents: Result<Vec<_>, String> = arguments
-            .iter()
-            .map(|text| request::documents(text))
-            .collect();
-        documents.map(|documents| documents.concat())
-    });
-    match read.await {
-        Ok(documents) => documents.map_err(Failure::unknown),
-        Err(panic) => Err(Failure::unknown(panic.to_string())),
-    }
-}
-
-/// Makes a message of each document.
-fn messages(
-    method: &MethodDescriptor,
-    documents: &[Value],
-) -> Result<Vec<prost_reflect::DynamicMessage>, Failure> {
-    let input = method.input();
-    let read = documents
-        .iter()
-        .map(|document| request::message(&input, document));
-    let messages: Result<_, Vec<String>> = read.collect();
-    messages.map_err(|lines| Failure {
-        code: exit_code::UNKNOWN,
-        lines,
-    })
 }
 
 /// How each call of the command is made.

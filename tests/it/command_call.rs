@@ -111,12 +111,12 @@ pub async fn output(mut command: Command) -> Output {
     output.await.unwrap()
 }
 
-async fn run(gateway: &Gateway, args: &[&str]) -> Output {
+pub async fn run(gateway: &Gateway, args: &[&str]) -> Output {
     output(command(gateway, args)).await
 }
 
 /// Returns the output of a command that succeeds.
-async fn ok(gateway: &Gateway, args: &[&str]) -> String {
+pub async fn ok(gateway: &Gateway, args: &[&str]) -> String {
     let out = run(gateway, args).await;
     assert_eq!(out.status.code(), Some(0), "{args:?} {out:?}");
     assert_eq!(text(&out.stderr), "", "{args:?}");
@@ -124,14 +124,14 @@ async fn ok(gateway: &Gateway, args: &[&str]) -> String {
 }
 
 /// Returns standard error of a command that fails with this code and has no output.
-async fn fails(gateway: &Gateway, args: &[&str], code: i32) -> String {
+pub async fn fails(gateway: &Gateway, args: &[&str], code: i32) -> String {
     let out = run(gateway, args).await;
     assert_eq!(out.status.code(), Some(code), "{args:?} {out:?}");
     assert_eq!(text(&out.stdout), "", "{args:?}");
     text(&out.stderr).to_owned()
 }
 
-async fn sandbox() -> (Sandbox, Gateway) {
+pub async fn sandbox() -> (Sandbox, Gateway) {
     let settings = Settings {
         step: Duration::from_millis(20),
         ..Settings::default()
@@ -143,7 +143,7 @@ async fn sandbox() -> (Sandbox, Gateway) {
     (sandbox, gateway)
 }
 
-fn stack(name: &str) -> String {
+pub fn stack(name: &str) -> String {
     let template = json!({"heat_template_version": "2018-08-31"});
     json!({"stack_name": name, "template_json": template}).to_string()
 }

@@ -19,6 +19,7 @@ mod check;
 mod citations;
 mod cli;
 mod command_call;
+mod command_watch;
 mod cut_off;
 mod drain;
 mod environment;

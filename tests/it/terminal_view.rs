@@ -340,7 +340,8 @@ async fn bar_has_the_columns_that_are_left() {
             20 => assert_eq!(bar, 0, "{row}"),
             40 => {
                 assert!((4..24).contains(&bar), "{row}");
-                assert_eq!(row.chars().count(), 39, "{row}");
+                // One column is free, and two for `^C`.
+                assert_eq!(row.chars().count(), 37, "{row}");
             }
             _ => assert_eq!(bar, 24, "{row}"),
         }
@@ -408,6 +409,22 @@ async fn ctrl_c_and_errors_leave_no_status_line() {
         "{rows:#?}"
     );
     assert!(!rows.concat().contains("waiting"), "{rows:#?}");
+}
+
+/// The terminal writes `^C` behind the status line.
+#[tokio::test]
+async fn echo_of_ctrl_c_leaves_no_status_line() {
+    let job = Job::start("pull").await;
+    for columns in [200, 80, 60, 40, 20] {
+        let mut view = Terminal::start(&job.gateway, &["job", "J"], columns, &[]);
+        view.until(|rows| !status_rows(rows).is_empty()).await;
+        view.slave.write_all(b"^C").unwrap();
+        view.signal(rustix::process::Signal::INT);
+        let (code, rows, _) = view.end().await;
+        assert_eq!(code, Some(130), "{rows:#?}");
+        assert!(status_rows(&rows).is_empty(), "{columns}: {rows:#?}");
+        assert!(!rows.concat().contains(['█', '░']), "{columns}: {rows:#?}");
+    }
 }
 
 #[tokio::test]

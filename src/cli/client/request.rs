@@ -5,6 +5,8 @@ use std::io::Read as _;
 use prost_reflect::{DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value};
 
+use super::exit_code;
+use super::failure::Failure;
 use super::names::{did_you_mean, similar};
 use super::text::sanitize;
 
@@ -13,7 +15,7 @@ const MAX_LISTED: usize = 40;
 
 /// Reads the JSON documents of an argument: JSON, `@FILE`, or `@-` for standard input. Each can
 /// have several documents.
-pub(in crate::cli) fn documents(argument: &str) -> Result<Vec<Value>, String> {
+fn documents(argument: &str) -> Result<Vec<Value>, String> {
     let (origin, text) = match argument.strip_prefix('@') {
         None => ("the request".to_owned(), argument.to_owned()),
         Some("-") => {
@@ -36,9 +38,38 @@ pub(in crate::cli) fn documents(argument: &str) -> Result<Vec<Value>, String> {
     }
 }
 
+/// Reads the requests in arguments, by default one without fields.
+pub(in crate::cli) async fn all(
+    descriptor: &MessageDescriptor,
+    arguments: &[String],
+    data: &[String],
+) -> Result<Vec<DynamicMessage>, Failure> {
+    let arguments: Vec<String> = arguments.iter().chain(data).cloned().collect();
+    let documents = match arguments.is_empty() {
+        true => vec![Value::Object(Map::new())],
+        false => {
+            // Standard input can block.
+            let read = tokio::task::spawn_blocking(move || {
+                let read = arguments.iter().map(|argument| documents(argument));
+                read.collect::<Result<Vec<_>, String>>()
+            });
+            let read = read.await.map_err(|e| Failure::unknown(e.to_string()))?;
+            read.map_err(Failure::unknown)?.concat()
+        }
+    };
+    let messages = documents
+        .iter()
+        .map(|document| message(descriptor, document));
+    let messages: Result<_, Vec<String>> = messages.collect();
+    messages.map_err(|lines| Failure {
+        code: exit_code::UNKNOWN,
+        lines,
+    })
+}
+
 /// Makes a message of JSON in the mapping of protobuf, with the names of fields as in the proto
 /// or in lowerCamelCase.
-pub(in crate::cli) fn message(
+fn message(
     descriptor: &MessageDescriptor,
     document: &Value,
 ) -> Result<DynamicMessage, Vec<String>> {
