@@ -39,7 +39,7 @@ Examples:
   drawbridge call StackService/GetStack '{\"stack_name\": \"shop\"}'
   echo '{\"stack_name\": \"shop\"}' | drawbridge call GetStack -d @-
   drawbridge call ListStacks -o name
-  drawbridge call ExportServiceTemplate '{\"id\": 1001}' -o template.zip
+  drawbridge call ExportServiceTemplate '{\"id\": 3001}' -o template.zip
   drawbridge call ImportServiceTemplate --data-file template.zip
 
 Exit codes: 0 OK, 1 the gateway responded an error, 2 not called or no response, 124 --timeout, \

@@ -18,6 +18,7 @@ mod annotations;
 mod check;
 mod citations;
 mod cli;
+mod cli_docs;
 mod command_call;
 mod command_watch;
 mod cut_off;

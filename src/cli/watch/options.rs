@@ -12,8 +12,7 @@ use crate::cli::client::options::ConnectionOptions;
 #[command(after_help = "\
 Examples:
   drawbridge watch stack shop
-  drawbridge watch stack shop depot --timeout 10m
-  drawbridge watch JobService/WatchJob '{\"job_id\": \"JOB1\"}'
+  drawbridge watch stack shop depot --timeout 10m -o name
   drawbridge watch TaskService/SubmitServiceAndWatch '{\"id\": 2008, \"name\": \"night shift\"}'
   drawbridge watch WatchStack '{\"stack_name\": \"shop\"}' -o json
 
