@@ -1,11 +1,14 @@
 //! Compiles `proto/` with protox, a protobuf compiler in Rust: to a descriptor set, from
 //! which the gateway serves its methods, and to Rust code for the few messages and services
-//! that Rust code uses (prost-build for messages, tonic-build for services).
+//! that Rust code uses (prost-build for messages, tonic-build for services). Packs the files
+//! themselves into an archive, for `drawbridge protos`.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
+use std::{env, fs, io};
 
+use flate2::{Compression, GzBuilder};
 use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FileDescriptorSet};
 use tonic_build::manual;
@@ -30,6 +33,9 @@ const EXTERNAL_TYPES: [&str; 3] = [
     ".drawbridge.v1.WatchEventType",
 ];
 
+/// The unit of a tar archive, in bytes.
+const BLOCK: usize = 512;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let mut files = Vec::new();
@@ -47,6 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         out.join("contract.binpb"),
         compiler.encode_file_descriptor_set(),
     )?;
+    fs::write(out.join("protos.tar.gz"), archive(&files)?)?;
     let set = compiler.file_descriptor_set();
     generate(select(&set, &USED_BY_LIBRARY), out.join("library"))?;
     generate(select(&set, &USED_BY_TESTS), out.join("tests"))?;
@@ -54,7 +61,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Writes `api.rs`, and the files that it includes, to this directory.
-fn generate(set: FileDescriptorSet, directory: PathBuf) -> std::io::Result<()> {
+fn generate(set: FileDescriptorSet, directory: PathBuf) -> io::Result<()> {
     fs::create_dir_all(&directory)?;
     let mut config = prost_build::Config::new();
     config
@@ -106,6 +113,46 @@ impl prost_build::ServiceGenerator for ServiceGenerator {
             code.push_str(&part.to_string());
         }
     }
+}
+
+/// Returns a gzip-compressed tar archive (ustar) of the files, below `proto/`. The same files
+/// give the same bytes: there are no times and owners.
+fn archive(files: &[PathBuf]) -> io::Result<Vec<u8>> {
+    let gzip = GzBuilder::new().mtime(0);
+    let mut archive = gzip.write(Vec::new(), Compression::best());
+    for file in files {
+        let path = Path::new("proto").join(file);
+        let text = fs::read(&path)?;
+        archive.write_all(&tar_header(&path, text.len())?)?;
+        archive.write_all(&text)?;
+        archive.write_all(&vec![0; text.len().next_multiple_of(BLOCK) - text.len()])?;
+    }
+    // The end of an archive.
+    archive.write_all(&[0; 2 * BLOCK])?;
+    archive.finish()
+}
+
+/// Returns the header of a file that all can read.
+fn tar_header(path: &Path, size: usize) -> io::Result<[u8; BLOCK]> {
+    const NAME_LENGTH: usize = 100;
+    let name = path.to_str().filter(|name| name.len() < NAME_LENGTH);
+    let name = name.ok_or_else(|| io::Error::other(format!("the path is long: {path:?}")))?;
+    let mut header = [0; BLOCK];
+    let mut put =
+        |at: usize, text: &str| header[at..][..text.len()].copy_from_slice(text.as_bytes());
+    put(0, name);
+    put(100, "0000644\0");
+    put(108, "0000000\0");
+    put(116, "0000000\0");
+    put(124, &format!("{size:011o}\0"));
+    put(136, "00000000000\0");
+    // The checksum counts itself as spaces.
+    put(148, "        ");
+    put(156, "0");
+    put(257, "ustar\x0000");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    Ok(header)
 }
 
 /// Returns the services and messages with these names and all that they refer to, without
@@ -170,7 +217,7 @@ fn add_field_types(message: &DescriptorProto, kept: &mut BTreeSet<String>) {
 }
 
 /// Adds the `.proto` files below a directory, relative to `proto/`.
-fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
+fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         if path.is_dir() {

@@ -15,6 +15,7 @@ mod config_examples;
 mod describe;
 mod idle_memory;
 mod ls;
+mod protos;
 #[cfg(feature = "sandbox")]
 pub mod quickstart;
 #[cfg(feature = "sandbox")]
@@ -33,6 +34,7 @@ use std::time::Duration;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{Config, Environment, Problem};
+use crate::contract::Contract;
 use crate::telemetry::{self, with_json_lines};
 
 /// How long the process waits for the reader of its standard error before it exits.
@@ -46,7 +48,7 @@ const MANUAL: &str = include_str!("../docs/drawbridge.1");
 #[command(name = "drawbridge", version)]
 struct Args {
     /// Configuration file, described in drawbridge.example.toml. Required by `serve` and
-    /// `check`, optional for `sandbox` and `coverage`. Default: the value of DRAWBRIDGE_CONFIG.
+    /// `check`, optional for `sandbox`, `coverage` and `protos`. Default: the value of DRAWBRIDGE_CONFIG.
     #[arg(long, short, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -91,6 +93,10 @@ enum Command {
     ///
     /// Those of the configuration file's descriptors are included.
     Coverage,
+    /// Write what clients are made from to a directory: protos, descriptor set, service configs.
+    ///
+    /// The configuration file's descriptors are included.
+    Protos(protos::Options),
     /// Watch resources, or any watch rpc, through a running gateway until their states are final.
     Watch(Box<watch::Options>),
     /// Call an rpc of a running gateway with JSON.
@@ -266,13 +272,8 @@ async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure>
         Command::Config(config_examples::ConfigCommand::Schema) => {
             print(&format!("{:#}\n", crate::config::schema()))?;
         }
-        Command::Coverage => {
-            let contract = match path {
-                Some(_) => load(path, "coverage")?.contract()?,
-                None => crate::contract::with_built_in(&[])?,
-            };
-            print(&contract.coverage())?;
-        }
+        Command::Coverage => print(&contract(path, "coverage")?.coverage())?,
+        Command::Protos(options) => print(&protos::run(&options, &contract(path, "protos")?)?)?,
         Command::Watch(options) => {
             let contract = crate::contract::with_built_in(&[])?;
             return Ok(ExitCode::from(watch::run(&options, &contract).await));
@@ -285,6 +286,14 @@ async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure>
         Command::Describe(options) => return Ok(ExitCode::from(describe::run(&options).await)),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the contract of the configuration file, or the built-in one without a file.
+fn contract(path: Option<&Path>, command: &str) -> Result<Contract, Failure> {
+    Ok(match path {
+        Some(_) => load(path, command)?.contract()?,
+        None => crate::contract::with_built_in(&[])?,
+    })
 }
 
 /// Reads the configuration file, which `command` requires.

@@ -57,6 +57,8 @@ pub struct Config {
     /// Address of the admin listener, which serves metrics, liveness and readiness. Default:
     /// none; in the sandbox `127.0.0.1:50052`.
     pub admin: Option<SocketAddr>,
+    /// Whether the admin listener serves its page and calls for it. None: on loopback only.
+    pub admin_page: Option<bool>,
     /// TLS of the gRPC listener. None: plaintext HTTP/2.
     pub tls: Option<Tls>,
     /// Tokens that authenticate clients. Empty: clients need no token.
@@ -194,6 +196,7 @@ impl Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 50_051)),
             admin: None,
+            admin_page: None,
             tls: None,
             client_tokens: Vec::new(),
             listen_source: None,
@@ -344,6 +347,7 @@ impl Config {
     /// Reads the tables that are no arrays.
     fn read_sections(&mut self, root: &Section<'_>) {
         self.read_listen(&root.section("listen"));
+        self.read_admin(&root.section("admin"));
         self.server.read(&root.section("server"));
         self.read_watch(&root.section("watch"));
         self.read_log(&root.section("log"));
@@ -388,6 +392,18 @@ impl Config {
         }
         clients.finish();
         section.finish();
+    }
+
+    fn read_admin(&mut self, section: &Section<'_>) {
+        self.admin_page = section.flag("page").or(self.admin_page);
+        section.finish();
+    }
+
+    /// Returns whether the admin listener serves its page.
+    pub fn serves_page(&self) -> bool {
+        let on_loopback = |admin: SocketAddr| admin.ip().to_canonical().is_loopback();
+        let admin = self.admin;
+        admin.is_some_and(|admin| self.admin_page.unwrap_or(on_loopback(admin)))
     }
 
     fn read_watch(&mut self, section: &Section<'_>) {

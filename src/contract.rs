@@ -8,6 +8,9 @@ use crate::families::family;
 /// The descriptor set of `proto/`, with comments.
 pub const BUILT_IN: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/contract.binpb"));
 
+/// The files of `proto/`, a tar archive that is compressed with gzip.
+pub const PROTO_ARCHIVE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/protos.tar.gz"));
+
 /// Compiles the built-in descriptor set and those of users.
 ///
 /// # Errors

@@ -27,13 +27,14 @@ mod reload;
 mod token_cache;
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use base64::Engine;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ring::digest;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
 use tonic::Code;
 use url::Url;
 
@@ -268,6 +269,17 @@ pub struct AkSk {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CredentialId(pub [u8; 32]);
 
+/// When the credential of an upstream expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// It needs no login, or its login names no end.
+    Never,
+    /// The gateway has not logged in, or the credential was rejected since.
+    NotLoggedIn,
+    /// After this time; zero if it has expired.
+    In(Duration),
+}
+
 /// The credentials of one upstream.
 #[derive(Debug)]
 pub struct Credentials {
@@ -387,6 +399,15 @@ impl Credentials {
         }
     }
 
+    /// Fails if the client must send its own credentials and has not.
+    pub fn require(&self, client: &Downstream) -> Result<(), Error> {
+        let is_missing = client.token.is_none() && client.authorization.is_none();
+        match &**self.provider.load() {
+            Provider::Passthrough if is_missing => Err(missing_credentials()),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the gateway's configuration has the credentials, and not the client.
     pub fn are_configured(&self) -> bool {
         match &**self.provider.load() {
@@ -401,6 +422,20 @@ impl Credentials {
         match &**self.provider.load() {
             Provider::Cached(token_cache) => token_cache.last_failure(),
             _ => None,
+        }
+    }
+
+    /// Returns the time until the credential of the last login expires.
+    pub fn expiry(&self) -> Expiry {
+        let provider = self.provider.load_full();
+        let Provider::Cached(token_cache) = &*provider else {
+            return Expiry::Never;
+        };
+        match token_cache.current() {
+            None => Expiry::NotLoggedIn,
+            Some(credential) => credential.expires_at().map_or(Expiry::Never, |at| {
+                Expiry::In(at.saturating_duration_since(Instant::now()))
+            }),
         }
     }
 
@@ -538,13 +573,17 @@ fn passthrough(client: &Downstream) -> Result<Arc<Credential>, Error> {
         })
         .collect();
     if headers.is_empty() {
-        return Err(credential_error(
-            Code::Unauthenticated,
-            "this upstream requires the client's own credentials: \
-             send metadata `x-auth-token` or `authorization`",
-        ));
+        return Err(missing_credentials());
     }
     Ok(Credential::fixed(Authorization::Headers(headers)))
+}
+
+fn missing_credentials() -> Error {
+    credential_error(
+        Code::Unauthenticated,
+        "this upstream requires the client's own credentials: \
+         send metadata `x-auth-token` or `authorization`",
+    )
 }
 
 fn basic(username: &str, password: &SecretString) -> Result<Arc<Credential>, Error> {

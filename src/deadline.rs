@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tonic::Code;
 
 use crate::error::Error;
 
@@ -22,13 +23,22 @@ pub struct Deadline(Instant);
 
 impl Deadline {
     /// Returns the deadline of a client's `grpc-timeout`, less a margin, or of `default`. It
-    /// counts from now, when the headers have arrived.
-    pub fn from_metadata(metadata: &http::HeaderMap, default: Duration) -> Self {
-        let timeout = metadata
-            .get("grpc-timeout")
-            .and_then(|v| parse(v.to_str().ok()?))
-            .map_or(default, |t| t.saturating_sub(CLIENT_MARGIN.min(t / 10)));
-        Self::after(timeout)
+    /// counts from now, when the headers have arrived. Fails for an invalid timeout.
+    pub fn from_metadata(metadata: &http::HeaderMap, default: Duration) -> Result<Self, Error> {
+        let timeout = match metadata.get("grpc-timeout") {
+            None => default,
+            Some(value) => {
+                let timeout = value.to_str().ok().and_then(parse);
+                let timeout = timeout.ok_or_else(|| Error::RequestNotReceived {
+                    code: Code::InvalidArgument,
+                    problem: "the metadata `grpc-timeout` is not valid: it has 1 to 8 digits and \
+                              a unit (H, M, S, m, u or n)"
+                        .to_owned(),
+                })?;
+                timeout.saturating_sub(CLIENT_MARGIN.min(timeout / 10))
+            }
+        };
+        Ok(Self::after(timeout))
     }
 
     /// Returns the deadline `timeout` from now, at most a year.
@@ -128,13 +138,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn margin_is_subtracted_from_the_timeout() {
-        for (text, want) in [("10S", 9_950), ("300m", 270), ("nonsense", 7_000)] {
-            let headers = http::HeaderMap::from_iter([(
-                http::HeaderName::from_static("grpc-timeout"),
-                http::HeaderValue::from_static(text),
-            )]);
-            let deadline = Deadline::from_metadata(&headers, Duration::from_secs(7));
+        let deadline = |headers: &[(&'static str, &'static str)]| {
+            let headers = headers.iter().map(|(name, value)| {
+                let name = http::HeaderName::from_static(name);
+                (name, http::HeaderValue::from_static(value))
+            });
+            Deadline::from_metadata(&headers.collect(), Duration::from_secs(7))
+        };
+        for (text, want) in [("10S", 9_950), ("300m", 270), ("0n", 0)] {
+            let deadline = deadline(&[("grpc-timeout", text)]).unwrap();
             assert_eq!(deadline.remaining().as_millis(), want, "{text}");
+        }
+        assert_eq!(deadline(&[]).unwrap().remaining().as_millis(), 7_000);
+        for text in ["nonsense", "", "1", "-1S", "123456789S"] {
+            let error = deadline(&[("grpc-timeout", text)]).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument, "{text}");
         }
     }
 

@@ -7,6 +7,8 @@ use std::sync::LazyLock;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
+use crate::memory::Memory;
+
 /// Limit of a request id, since statuses have little space for it.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
@@ -24,9 +26,13 @@ static DIGEST_KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 pub struct ClientKey(u64);
 
 impl ClientKey {
-    /// Identifies the clients at an address.
+    /// Identifies the clients at an address, of IPv6 in a network of 64 bits.
     pub fn of_address(address: IpAddr) -> Self {
-        Self::of("address", address.to_canonical())
+        let address = match address.to_canonical() {
+            IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
+            v4 => v4,
+        };
+        Self::of("address", address)
     }
 
     /// Identifies the clients with a certificate, in DER.
@@ -123,6 +129,8 @@ pub struct Downstream {
     pub tracestate: Option<HeaderValue>,
     /// `accept-language`, for families that forward it.
     pub accept_language: Option<HeaderValue>,
+    /// What its calls draw from.
+    pub memory: Memory,
 }
 
 impl Downstream {
@@ -149,7 +157,46 @@ impl Downstream {
             traceparent: get("traceparent"),
             tracestate: get("tracestate"),
             accept_language: get("accept-language"),
+            memory: Memory::default(),
         }
+    }
+
+    /// Returns the length of all values.
+    pub fn metadata_bytes(&self) -> usize {
+        self.values().flatten().map(HeaderValue::len).sum()
+    }
+
+    /// Returns a copy for a stream. Its values do not keep the memory of the metadata that they
+    /// arrived in.
+    pub fn to_stream(&self) -> Self {
+        let copy = |value: &Option<HeaderValue>| {
+            let value = value.as_ref()?;
+            let mut copied = HeaderValue::from_bytes(value.as_bytes()).ok()?;
+            copied.set_sensitive(value.is_sensitive());
+            Some(copied)
+        };
+        Self {
+            token: copy(&self.token),
+            authorization: copy(&self.authorization),
+            request_id: copy(&self.request_id),
+            traceparent: copy(&self.traceparent),
+            tracestate: copy(&self.tracestate),
+            accept_language: copy(&self.accept_language),
+            ..self.clone()
+        }
+    }
+
+    fn values(&self) -> impl Iterator<Item = Option<&HeaderValue>> {
+        [
+            &self.token,
+            &self.authorization,
+            &self.request_id,
+            &self.traceparent,
+            &self.tracestate,
+            &self.accept_language,
+        ]
+        .into_iter()
+        .map(Option::as_ref)
     }
 
     /// Adds a request id where the client has sent none: the one for OpenStack, or a random
@@ -212,6 +259,15 @@ fn any_uuid(id: &HeaderValue) -> Option<Uuid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_of_one_ipv6_network_are_one_client() {
+        let key = |text: &str| ClientKey::of_address(text.parse().unwrap());
+        assert!(key("2001:db8::1") == key("2001:db8::ffff:1"));
+        assert!(key("2001:db8::1") != key("2001:db8:0:1::1"));
+        assert!(key("::ffff:10.0.0.1") == key("10.0.0.1"));
+        assert!(key("10.0.0.1") != key("10.0.0.2"));
+    }
 
     #[test]
     fn request_ids_of_the_client_are_used_where_they_are_valid() {

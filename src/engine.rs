@@ -25,4 +25,4 @@ pub mod unary;
 mod upload;
 
 pub use download::FileStream;
-pub use upload::{UploadedFile, Uploads};
+pub use upload::{RequestMessages, Uploads};

@@ -167,15 +167,17 @@ pub enum Error {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The response arrived and was not forwarded: the buffer for long responses is full,
-    /// or the client does not read. The upstream has acted.
+    /// The response arrived and was not forwarded: the budget has no space for it, or the client
+    /// does not read. The upstream has acted.
     #[error("{problem}")]
     ResponseNotDelivered {
-        /// RESOURCE_EXHAUSTED for a full buffer, DEADLINE_EXCEEDED for a client that does
+        /// RESOURCE_EXHAUSTED without memory, DEADLINE_EXCEEDED for a client that does
         /// not read.
         code: Code,
         /// What is full, or which timeout passed.
         problem: String,
+        /// When to try again; none where a repetition may act again.
+        retry_after: Option<Duration>,
     },
     /// The upstream responded with an error. `not_processed` says whether it may have
     /// acted.
@@ -422,7 +424,9 @@ impl Error {
                 Some(*retry_after)
             }
             Self::Upstream(fault) => fault.retry_after,
-            Self::Login { retry_after, .. } => *retry_after,
+            Self::Login { retry_after, .. } | Self::ResponseNotDelivered { retry_after, .. } => {
+                *retry_after
+            }
             Self::Draining | Self::ConnectionTooOld => Some(RETRY_AFTER_DRAINING),
             _ => None,
         }

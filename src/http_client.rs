@@ -12,18 +12,18 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
 use url::Url;
 
 use crate::deadline::Deadline;
 use crate::error::Error;
-use drawbridge_transcoder::call::{BufferPermit, Reply};
+use crate::memory::{self, Exhausted, Memory};
+use drawbridge_transcoder::call::Reply;
 
 use crate::http_client::content_encoding::CodingError;
 use crate::http_client::hyper_client::{Begun, HyperClient};
@@ -34,6 +34,7 @@ pub use crate::http_client::response_body::ResponseBody;
 mod connector;
 mod content_encoding;
 mod hyper_client;
+pub(crate) mod own_listener;
 mod proxy;
 mod reqwest_client;
 mod response_body;
@@ -60,19 +61,8 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(15);
 /// arrives.
 const MAX_RESERVE_BYTES: usize = 1 << 20;
 
-/// Size of a permit for a long response without `Content-Length`: it acquires one after the
-/// other while it is read.
-const BUFFER_STEP_BYTES: usize = 1 << 20;
-
-/// Response bodies up to this length do not count against the buffer.
-const SHORT_BODY_BYTES: usize = 64 << 10;
-
-/// How long a response waits for the buffer for long responses.
-const BUFFER_WAIT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Size of the overflow buffer, for responses whose wait timed out, as a multiple of
-/// `max_buffered_bytes`.
-const OVERFLOW_FACTOR: usize = 7;
+/// Unused capacity that the buffer of a complete body may keep.
+const MAX_SPARE_BYTES: usize = 4 << 10;
 
 /// Limit of the informational responses (1xx) before a response. A WebDAV server sends one each
 /// 20 s while it works; source: RFC 2518, "102 Processing".
@@ -97,11 +87,6 @@ pub struct Settings {
     pub read_timeout: std::time::Duration,
     /// Limit of a response body that is read completely, in bytes. Default: 16 MiB.
     pub max_response_bytes: usize,
-    /// Buffer for long response bodies (over 64 KiB), in bytes, from when they are read until
-    /// the client has received them. If it is full, a response waits at most 1 s and then
-    /// draws from an overflow buffer of seven times the size; if that is full too, it is not
-    /// forwarded. At least `max_response_bytes`. Default: 32 MiB.
-    pub max_buffered_bytes: usize,
     /// Whether `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are used. Default: true.
     pub proxy_from_env: bool,
 }
@@ -114,7 +99,6 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(100),
             max_response_bytes: 16 << 20,
-            max_buffered_bytes: 32 << 20,
             proxy_from_env: true,
         }
     }
@@ -131,6 +115,8 @@ pub struct HttpRequest {
     pub headers: HeaderMap,
     /// The body, or none.
     pub body: Option<Bytes>,
+    /// What the response draws from.
+    pub memory: Memory,
 }
 
 /// Omits the body, which may be a login.
@@ -155,10 +141,6 @@ pub struct Transport {
     proxies: Arc<Proxies>,
     read_timeout: Duration,
     max_response_bytes: usize,
-    /// Free space for long responses, in KiB.
-    buffer: Arc<Semaphore>,
-    /// Free space for responses whose wait for `buffer` timed out, in KiB.
-    overflow: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Transport {
@@ -180,9 +162,6 @@ impl Transport {
 
     fn with_proxies(settings: &Settings, proxies: Arc<Proxies>) -> Result<Self, String> {
         let tls = Arc::new(tls::client_config(settings)?);
-        let bytes = settings.max_buffered_bytes;
-        let buffer_kib = bytes.max(settings.max_response_bytes).div_ceil(1024);
-        let semaphore = |kib: usize| Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS)));
         Ok(Self {
             reqwest_client: ReqwestClient::new(
                 settings,
@@ -193,8 +172,6 @@ impl Transport {
             proxies,
             read_timeout: settings.read_timeout,
             max_response_bytes: settings.max_response_bytes,
-            buffer: semaphore(buffer_kib),
-            overflow: semaphore(buffer_kib.saturating_mul(OVERFLOW_FACTOR)),
         })
     }
 
@@ -229,13 +206,18 @@ impl Transport {
         begun: &mut Option<Begun>,
     ) -> Result<Reply, Error> {
         let request = prepared(request);
+        let memory = request.memory.clone();
         let result = match self.proxies.find(&request.url)? {
             None => {
                 let begun = begun.insert(Begun::default()).clone();
-                self.reply(self.hyper_client.send(request, begun)).await
+                self.reply(self.hyper_client.send(request, begun), &memory)
+                    .await
             }
             // Boxed since the future is large; a proxy costs more than the allocation.
-            Some(proxy) => Box::pin(self.reply(self.reqwest_client.send(request, proxy))).await,
+            Some(proxy) => {
+                let response = self.reqwest_client.send(request, proxy);
+                Box::pin(self.reply(response, &memory)).await
+            }
         };
         result.map_err(|error| not_begun(error, begun.as_ref()))
     }
@@ -251,17 +233,19 @@ impl Transport {
         deadline: Deadline,
     ) -> Result<(Reply, Option<ResponseBody>), Error> {
         let request = prepared(request);
+        let memory = request.memory.clone();
         let mut begun = None;
         let result = match self.proxies.find(&request.url)? {
             None => {
                 let begun = begun.insert(Begun::default()).clone();
                 let response = self.hyper_client.send(request, begun);
-                deadline.bound(self.opened(response, streams)).await
+                let opened = self.opened(response, streams, &memory);
+                deadline.bound(opened).await
             }
             Some(proxy) => {
                 let response = self.reqwest_client.send(request, proxy);
                 deadline
-                    .bound(Box::pin(self.opened(response, streams)))
+                    .bound(Box::pin(self.opened(response, streams, &memory)))
                     .await
             }
         };
@@ -278,13 +262,14 @@ impl Transport {
         &self,
         response: impl Future<Output = Result<Response<B>, Error>>,
         streams: impl Fn(StatusCode) -> bool,
+        memory: &Memory,
     ) -> Result<(Reply, Option<ResponseBody>), Error>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
         let response = self.head(response).await?;
         if !streams(response.status()) {
-            let reply = self.reply(std::future::ready(Ok(response))).await?;
+            let reply = self.reply(std::future::ready(Ok(response)), memory).await?;
             return Ok((reply, None));
         }
         let (head, body) = response.into_parts();
@@ -292,7 +277,6 @@ impl Transport {
             status: head.status,
             headers: head.headers,
             body: Bytes::new(),
-            buffer_permit: BufferPermit::default(),
         };
         Ok((reply, Some(ResponseBody::new(body, self.read_timeout))))
     }
@@ -300,6 +284,7 @@ impl Transport {
     async fn reply<B>(
         &self,
         response: impl Future<Output = Result<Response<B>, Error>>,
+        memory: &Memory,
     ) -> Result<Reply, Error>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>>,
@@ -307,27 +292,27 @@ impl Transport {
         let (head, body) = self.head(response).await?.into_parts();
         let content_length = head.headers.get(CONTENT_LENGTH);
         let content_length = content_length.and_then(|length| length.to_str().ok()?.parse().ok());
-        let read = self.read(pin!(body), content_length.unwrap_or(0)).await;
-        let (body, buffer_permit) = match read {
+        let content_length = content_length.unwrap_or(0);
+        let body = match self.read(pin!(body), content_length, memory).await {
             // The status says more than the body would.
-            Err(Error::NotTheResource { .. }) if !head.status.is_success() => Default::default(),
+            Err(Error::NotTheResource { .. }) if !head.status.is_success() => Bytes::new(),
             read => read?,
         };
         Ok(Reply {
             status: head.status,
             headers: head.headers,
             body,
-            buffer_permit,
         })
     }
 
-    /// Reads the decompressed body up to the limit. A body of one chunk is not copied. A long
-    /// body waits for the buffer for long responses before it is read.
+    /// Reads the decompressed body up to the limit. A body of one chunk is not copied. What
+    /// is read draws from the memory of the client before it is kept.
     async fn read<B>(
         &self,
         mut from: Pin<&mut B>,
         content_length: usize,
-    ) -> Result<(Bytes, BufferPermit), Error>
+        memory: &Memory,
+    ) -> Result<Bytes, Error>
     where
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
@@ -335,44 +320,49 @@ impl Transport {
         if content_length > limit {
             return Err(Error::ResponseTooLarge { limit });
         }
-        let mut permits = Vec::new();
-        let mut permitted = SHORT_BODY_BYTES;
-        if content_length > SHORT_BODY_BYTES {
-            permits.push(self.buffer_space(content_length).await?);
-            permitted = content_length;
-        }
         let first = self.chunk(from.as_mut()).await?.unwrap_or_default();
         if first.len() > limit {
             return Err(Error::ResponseTooLarge { limit });
         }
         let Some(second) = self.chunk(from.as_mut()).await? else {
-            return Ok((first, BufferPermit::of(permits)));
+            let reservation = memory.reserve_long(first.len()).map_err(not_delivered)?;
+            return Ok(reservation.attach(first));
         };
         // `Content-Length` is trusted only up to a limit: it costs its sender nothing.
         let max_reserve = MAX_RESERVE_BYTES.max(2 * first.len());
-        let reserve = content_length.clamp(2 * first.len(), max_reserve);
-        let mut body = BytesMut::with_capacity(reserve.min(limit));
-        body.extend_from_slice(&first);
-        drop(first);
-        let mut next = Some(second);
+        let mut capacity = content_length
+            .clamp(2 * first.len(), max_reserve)
+            .min(limit);
+        let mut reservation = memory.empty();
+        let mut body = Vec::new();
+        let mut next = Some(first);
+        let mut after = Some(second);
         while let Some(chunk) = next {
-            if chunk.len() > limit - body.len() {
+            let length = body.len() + chunk.len();
+            if length > limit {
                 return Err(Error::ResponseTooLarge { limit });
+            }
+            if length > body.capacity() {
+                capacity = capacity.max(length);
+                reservation.replace(capacity).map_err(not_delivered)?;
+                let mut larger = Vec::with_capacity(capacity);
+                larger.extend_from_slice(&body);
+                body = larger;
+                reservation.resize(capacity).map_err(not_delivered)?;
+                capacity = capacity.saturating_mul(2).min(limit);
             }
             body.extend_from_slice(&chunk);
             drop(chunk);
-            // Without a `Content-Length`, space is acquired in steps.
-            if body.len() > permitted {
-                permits.push(match permitted {
-                    SHORT_BODY_BYTES => self.buffer_space(BUFFER_STEP_BYTES).await?,
-                    // Waiting while holding space could deadlock with other responses.
-                    _ => self.try_buffer_space(BUFFER_STEP_BYTES)?,
-                });
-                permitted = body.len().max(BUFFER_STEP_BYTES * permits.len());
-            }
-            next = self.chunk(from.as_mut()).await?;
+            next = match after.take() {
+                Some(chunk) => Some(chunk),
+                None => self.chunk(from.as_mut()).await?,
+            };
         }
-        Ok((body.freeze(), BufferPermit::of(permits)))
+        if body.capacity() > body.len() + MAX_SPARE_BYTES {
+            body.shrink_to_fit();
+            reservation.resize(body.len()).map_err(not_delivered)?;
+        }
+        Ok(reservation.attach(body))
     }
 
     /// Returns the next chunk of a body; None at its end.
@@ -414,37 +404,18 @@ impl Transport {
         let result = tokio::time::timeout(self.read_timeout, read).await;
         result.map_err(|_| no_data(self.read_timeout))
     }
-
-    /// Waits for the buffer for long responses, in the order of the calls. After a timeout it
-    /// uses the overflow buffer, since clients that read slowly must not block others.
-    async fn buffer_space(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
-        let wait = self.buffer.clone().acquire_many_owned(self.kib(bytes));
-        match tokio::time::timeout(BUFFER_WAIT_TIMEOUT, wait).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => self.try_buffer_space(bytes),
-        }
-    }
-
-    /// Acquires space of the buffer or the overflow buffer without waiting.
-    fn try_buffer_space(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Error> {
-        let acquire =
-            |space: &Arc<Semaphore>| space.clone().try_acquire_many_owned(self.kib(bytes));
-        let permit = acquire(&self.buffer).or_else(|_| acquire(&self.overflow));
-        permit.map_err(|_| Error::ResponseNotDelivered {
-            code: Code::ResourceExhausted,
-            problem: "the buffer for long responses is full: clients read too slowly \
-                      (setting max_buffered_bytes)"
-                .into(),
-        })
-    }
-
-    fn kib(&self, bytes: usize) -> u32 {
-        let kib = bytes.min(self.max_response_bytes).div_ceil(1024);
-        u32::try_from(kib).unwrap_or(u32::MAX)
-    }
 }
 
 type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Returns the error of a response that does not fit into the memory budget.
+pub(crate) fn not_delivered(exhausted: Exhausted) -> Error {
+    Error::ResponseNotDelivered {
+        code: Code::ResourceExhausted,
+        problem: exhausted.to_string(),
+        retry_after: Some(memory::RETRY_AFTER),
+    }
+}
 
 /// Returns the error of an upstream that sends nothing of a body for so long. What frames the
 /// body, such as the length of a chunk, does not count.

@@ -53,6 +53,8 @@ pub mod families;
 #[doc(hidden)]
 pub mod http_client;
 #[doc(hidden)]
+pub mod memory;
+#[doc(hidden)]
 pub mod reload;
 #[doc(hidden)]
 pub mod server;

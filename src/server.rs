@@ -17,16 +17,20 @@
 //! 6. `write_coalescing` writes the responses that are ready to the socket at once.
 //!
 //! `gateway` builds all of it and serves; `drain` ends it. `listen_files` rereads certificates and
-//! client tokens. `admin_listener` serves the pages of `crate::admin`; `descriptors` divides the
-//! open files of the process.
+//! client tokens. `admin_listener` serves the pages of `crate::admin`; `status` reads what
+//! their page shows. `descriptors` divides the open files of the process.
 
 mod accept;
 mod admin_listener;
+mod admission;
 mod authn;
+mod charged_body;
 mod client_io;
 mod codec;
+mod compression;
 mod connection_end;
 mod connection_limits;
+mod connection_memory;
 mod descriptors;
 mod dispatcher;
 mod drain;
@@ -37,14 +41,17 @@ mod health;
 mod health_service;
 mod listen_files;
 mod listener;
+mod messages_body;
 mod protocol;
 mod reflection;
 mod request_body_timeout;
+mod request_message;
 mod response_metadata;
 mod response_stream;
 mod response_write_timeout;
 mod router;
 mod served_method;
+mod status;
 mod stream_executor;
 mod stream_info;
 #[cfg(test)]

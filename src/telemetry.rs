@@ -1,6 +1,7 @@
 //! Telemetry: the log, traces and metrics.
 
 mod connection_metrics;
+mod failed_calls;
 mod log_filter;
 mod log_writer;
 mod metrics;
@@ -8,9 +9,12 @@ mod repeated;
 mod traces;
 
 pub use connection_metrics::ConnectionMetrics;
+pub use failed_calls::{FailedCall, FailedCalls, MAX_FAILED_CALLS};
 pub use log_filter::LogFilter;
 pub use log_writer::{dropped_lines, flush};
-pub use metrics::{Metrics, RpcMetrics, Sample, UpstreamRequestMetrics, code_name};
+pub use metrics::{
+    DURATION_BUCKETS, Metrics, RpcMetrics, Sample, UpstreamRequestMetrics, code_name,
+};
 pub use repeated::LineKind;
 pub use traces::server_span;
 

@@ -51,13 +51,13 @@ use url::Url;
 
 pub use self::settings::Settings;
 use crate::credentials::{self, Credential, Credentials};
-use crate::deadline::CutOff;
+use crate::deadline::{CutOff, Deadline};
 use crate::downstream::{ClientKey, Downstream};
 use crate::error::{Error, Fault, HINT, visible};
 use crate::http_client::retry_after::{is_rate_limit, rate_limit_wait};
 use crate::http_client::{HttpRequest, Transport};
 use crate::upstream::availability::Availability;
-pub use crate::upstream::availability::Health;
+pub use crate::upstream::availability::{Failure, Health, HealthRecord};
 use crate::upstream::circuit_breaker::CircuitBreaker;
 use crate::upstream::client_keys::AcceptedCredentials;
 use crate::upstream::concurrency_limit::ConcurrencyLimit;
@@ -67,7 +67,7 @@ pub use crate::upstream::health_check::Stats;
 pub use crate::upstream::registry::Upstreams;
 pub use crate::upstream::request_context::{BodySlot, MethodProperties, RequestContext};
 use crate::upstream::retry_budget::RetryBudget;
-use drawbridge_transcoder::call::{BufferPermit, Call, Idempotency, Reply};
+use drawbridge_transcoder::call::{Call, Idempotency, Reply};
 
 /// One HTTP exchange with an upstream, for an [`ExchangeHook`].
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +87,12 @@ pub struct ExchangeRecord<'a> {
 
 /// Called after each exchange, while the call waits: it must not block.
 pub type ExchangeHook = Arc<dyn Fn(&ExchangeRecord<'_>) + Send + Sync>;
+
+/// The right to make one call at a time; returned when dropped.
+#[derive(Debug)]
+pub struct CallPermit<'a> {
+    _permit: concurrency_limit::CallPermit<'a>,
+}
 
 /// A configured REST API.
 pub struct Upstream {
@@ -149,7 +155,6 @@ fn deleted() -> Reply {
         status: StatusCode::NO_CONTENT,
         headers: HeaderMap::new(),
         body: Bytes::new(),
-        buffer_permit: BufferPermit::default(),
     }
 }
 
@@ -255,6 +260,26 @@ impl Upstream {
         })
     }
 
+    /// Fails if the metadata of a call shows that it cannot be sent: the client's own
+    /// credentials are missing, or would be sent over plaintext HTTP.
+    pub fn check_client(&self, anonymous: bool, client: &Downstream) -> Result<(), Error> {
+        if anonymous && self.configured_endpoint.is_some() {
+            return Ok(());
+        }
+        self.credentials.require(client)?;
+        let endpoint = self.configured_endpoint.as_ref();
+        if endpoint.is_some_and(|endpoint| endpoint.is_exposed)
+            && matches!(self.settings.auth, credentials::Settings::Passthrough)
+            && !anonymous
+            && !self.settings.allow_plaintext_credentials
+        {
+            return Err(Error::PlaintextCredentials {
+                is_from_catalog: false,
+            });
+        }
+        Ok(())
+    }
+
     /// Sends the call, retries it if allowed, and returns the reply of a success. Queueing,
     /// login, attempts and backoff end at the deadline. Dropping the future closes the
     /// upstream request.
@@ -275,6 +300,27 @@ impl Upstream {
         result.map_err(|error| adjust(call, sent, error))
     }
 
+    /// Waits for the permit of a call, or of all calls of one rpc. Fails if the circuit
+    /// breaker is open or the queue is full.
+    pub async fn permit(
+        &self,
+        client: &Downstream,
+        deadline: Deadline,
+    ) -> Result<CallPermit<'_>, Error> {
+        // tokio polls the future of an elapsed timeout once.
+        if deadline.remaining().is_zero() {
+            return Err(Error::Deadline { sent: false });
+        }
+        let client = self.accepted.client(client);
+        self.circuit_breaker
+            .check(client.verified())
+            .map_err(|retry_after| self.circuit_open(retry_after))?;
+        let acquired = self.concurrency_limit.acquire(client, &self.settings.name);
+        Ok(CallPermit {
+            _permit: deadline.bound(acquired).await??,
+        })
+    }
+
     /// Returns whether the gateway has cut off the calls in flight.
     pub(crate) fn is_cut_off(&self) -> bool {
         self.cut_off.has_begun()
@@ -289,14 +335,11 @@ impl Upstream {
         sent: &mut bool,
     ) -> Result<Reply, Error> {
         let deadline = context.deadline;
-        let client = self.accepted.client(context.client);
-        let key = client.verified();
-        self.circuit_breaker
-            .check(key)
-            .map_err(|retry_after| self.circuit_open(retry_after))?;
-        let _permit = deadline
-            .bound(self.concurrency_limit.acquire(client, &self.settings.name))
-            .await??;
+        let key = self.accepted.client(context.client).verified();
+        let _permit = match context.permit {
+            Some(_) => None,
+            None => Some(self.permit(context.client, deadline).await?),
+        };
         self.retry_budget.deposit(key);
         let mut number = 1;
         let mut renewed = false;
@@ -399,6 +442,7 @@ impl Upstream {
                 url,
                 headers: self.headers(call, context.client),
                 body: call.body.clone(),
+                memory: context.client.memory.clone(),
             };
             if !method.anonymous {
                 credential.authorize(&mut request, project.as_deref())?;
@@ -803,6 +847,15 @@ fn adjust(call: &Call, sent: bool, error: Error) -> Error {
         Error::Deadline { .. } => Error::Deadline { sent },
         Error::Connect(cause) | Error::Certificate(cause) if sent => {
             no_response(call.idempotency, cause)
+        }
+        Error::ResponseNotDelivered { code, problem, .. }
+            if call.effect() == Idempotency::NonIdempotent =>
+        {
+            Error::ResponseNotDelivered {
+                code,
+                problem,
+                retry_after: None,
+            }
         }
         Error::Draining if sent => no_response(call.idempotency, CUT_OFF.to_owned()),
         Error::Upstream(mut fault) if sent && fault.not_processed => {

@@ -69,7 +69,11 @@ pub(super) fn take_part() {
 
 /// Starts rounds while memory can be returned, until dropped.
 pub(super) async fn watch() -> Infallible {
-    let mut rounds = Rounds::default();
+    // Before the first call, however early it is.
+    let mut rounds = Rounds {
+        lowest_bytes: Measured::now().map(|measured| measured.rss_bytes),
+        ..Rounds::default()
+    };
     loop {
         sleep(INTERVAL).await;
         let Some(measured) = Measured::now() else {

@@ -118,7 +118,7 @@ pub fn examples(gateway: &str, tls: bool) -> String {
   job=$(grpcurl {security} -d '{addon}' {gateway} {stage}.AddonService/ExecuteAddonAction | grep -o 'JOB[^\"]*'); echo $job
   grpcurl {security} -d '{{\"job_id\": \"'$job'\"}}' {gateway} {stage}.JobService/WatchJob
   grpcurl {security} -d '{addon}' {gateway} {stage}.AddonService/ExecuteAddonActionAndWatch
-  grpcurl {security} -d '{{\"id\": 2004}}' {gateway} {automation}.AutomationServiceService/ReleaseService
+  grpcurl {security} -d '{{\"id\": 2004}}' {gateway} {automation}.AutomationService/ReleaseService
   grpcurl {security} -d '{machines}' {gateway} {automation}.TaskService/SubmitServiceAndWatch
 
 The same with the Python client, which installs itself on first use:
@@ -131,7 +131,7 @@ The same with the Python client, which installs itself on first use:
   job=$({python} call AddonService/ExecuteAddonAction '{addon}' | grep -o 'JOB[^\"]*'); echo $job
   {python} watch JobService/WatchJob '{{\"job_id\": \"'$job'\"}}'
   {python} watch AddonService/ExecuteAddonActionAndWatch '{addon}'
-  {python} call AutomationServiceService/ReleaseService '{{\"id\": 2004}}'
+  {python} call AutomationService/ReleaseService '{{\"id\": 2004}}'
   {python} watch TaskService/SubmitServiceAndWatch '{machines}'
 
 Watch a stack on the terminal until its state is final:

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::reader::Section;
 
+/// The smallest memory budget: a few long messages.
+const MIN_MEMORY_BYTES: usize = 16 << 20;
+
 /// Limits and timeouts of the gRPC listener: `[server]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerOptions {
@@ -12,8 +15,11 @@ pub struct ServerOptions {
     /// Maximum size of the request metadata, in bytes; each entry counts as name, value and
     /// 32 bytes (RFC 9113, "SETTINGS_MAX_HEADER_LIST_SIZE"). Default: 64 KiB.
     pub max_metadata_bytes: u32,
-    /// Maximum size of an uploaded file, in bytes. At most four are buffered at once.
-    /// Default: 64 MiB.
+    /// Memory that calls may hold: requests, responses and what is made of them, in bytes. One
+    /// client gets at most half of it. Default: half of the limit of the process's cgroup,
+    /// else a quarter of the RAM.
+    pub max_memory_bytes: Option<usize>,
+    /// Maximum size of an uploaded file, in bytes. Default: 64 MiB.
     pub max_upload_bytes: usize,
     /// Maximum number of concurrent calls and streams on one connection. Default: 4,096.
     pub max_concurrent_streams: u32,
@@ -67,6 +73,7 @@ impl Default for ServerOptions {
         Self {
             max_request_bytes: 4 << 20,
             max_metadata_bytes: 64 << 10,
+            max_memory_bytes: None,
             max_upload_bytes: 64 << 20,
             max_concurrent_streams: 4_096,
             max_connections: 4_096,
@@ -90,11 +97,23 @@ impl Default for ServerOptions {
 }
 
 impl ServerOptions {
+    /// Returns the memory budget, by the system where it is not set.
+    pub fn max_memory_bytes(&self) -> usize {
+        (self.max_memory_bytes).unwrap_or_else(crate::memory::default_budget)
+    }
+
     /// Reads the section. Keys that are absent keep their values.
     pub(super) fn read(&mut self, section: &Section<'_>) {
         section.size("max_request_bytes", 1, &mut self.max_request_bytes);
         let max_metadata_bytes = &mut self.max_metadata_bytes;
         section.number_into("max_metadata_bytes", 1 << 10, 16 << 20, max_metadata_bytes);
+        let mut budget = self.max_memory_bytes.unwrap_or_default();
+        section.size("max_memory_bytes", 0, &mut budget);
+        if (1..MIN_MEMORY_BYTES).contains(&budget) {
+            let problem = format!("must be at least {MIN_MEMORY_BYTES}, or 0 for the default");
+            section.invalid("max_memory_bytes", &problem);
+        }
+        self.max_memory_bytes = (budget > 0).then_some(budget);
         section.size("max_upload_bytes", 1, &mut self.max_upload_bytes);
         let max_concurrent_streams = &mut self.max_concurrent_streams;
         section.number_into(

@@ -178,7 +178,6 @@ fn transport(section: &Section<'_>) -> http_client::Settings {
     section.duration("connect_timeout_secs", &mut settings.connect_timeout);
     section.duration("read_timeout_secs", &mut settings.read_timeout);
     section.size("max_response_bytes", 1, &mut settings.max_response_bytes);
-    section.size("max_buffered_bytes", 1, &mut settings.max_buffered_bytes);
     section.flag_into("insecure_skip_verify", &mut settings.insecure_skip_verify);
     section.flag_into("proxy_from_env", &mut settings.proxy_from_env);
     settings

@@ -66,6 +66,7 @@ pub(super) struct IssuedToken {
 #[derive(Clone, Copy, Debug)]
 struct Expiry {
     refresh_at: Instant,
+    expires_at: Instant,
     /// Somewhat before the token expires, since a request takes time to reach the upstream.
     usable_until: Instant,
 }
@@ -100,6 +101,7 @@ impl Credential {
             let margin = REFRESH_MARGIN.min(lifetime / 5);
             Expiry {
                 refresh_at: requested_at + lifetime - margin,
+                expires_at: requested_at + lifetime,
                 usable_until: requested_at + lifetime - margin / 4,
             }
         });
@@ -112,6 +114,11 @@ impl Credential {
             follows_rejection,
             expiry,
         }
+    }
+
+    /// Returns when it expires; none if it never does.
+    pub(super) fn expires_at(&self) -> Option<Instant> {
+        self.expiry.map(|expiry| expiry.expires_at)
     }
 
     pub(super) fn validity(&self, now: Instant) -> Validity {

@@ -218,6 +218,7 @@ impl Login for ProjectLookup {
                 HeaderValue::from_static("application/json"),
             )]),
             body: None,
+            memory: Default::default(),
         };
         Keys::new(&self.settings)?.sign(&mut request, None, now)?;
         Ok(request)

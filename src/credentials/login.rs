@@ -108,6 +108,7 @@ pub(super) fn post(url: Url, body: &Value) -> HttpRequest {
             (header::ACCEPT, json),
         ]),
         body: Some(Bytes::from(body.to_string())),
+        memory: Default::default(),
     }
 }
 

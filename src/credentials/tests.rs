@@ -29,6 +29,7 @@ fn request() -> HttpRequest {
         url: "https://api.test/v1/x?b=2&a=1".parse().unwrap(),
         headers: HeaderMap::new(),
         body: None,
+        memory: Default::default(),
     }
 }
 

@@ -166,6 +166,11 @@ impl TokenCache {
         state.failure.as_ref().map(|(error, _)| error.clone())
     }
 
+    /// Returns the cached credential, which may have expired.
+    pub(super) fn current(&self) -> Option<Arc<Credential>> {
+        self.0.current.load_full()
+    }
+
     /// See [`super::Credentials::invalidate`].
     pub(super) fn invalidate(&self, credential: &Arc<Credential>) -> bool {
         let mut state = self.0.state();

@@ -18,6 +18,9 @@ use drawbridge_transcoder::contract::{Action, Check, Edit, EditTarget, Method};
 /// The most pages of definitions that are read to check values.
 const MAX_DEFINITION_PAGES: u32 = 50;
 
+/// How much memory editing a document needs, as a multiple of its length.
+const EDIT_FACTOR: usize = 3;
+
 /// The most bytes that one field adds to a document.
 const MAX_EDIT_BYTES: usize = 16 << 20;
 
@@ -32,6 +35,8 @@ pub async fn call(
     call: Call,
 ) -> Result<Reply, Error> {
     let body = document(context, method, action, request).await?;
+    let memory = &context.client.memory;
+    let body = memory.reserve_long(body.len())?.attach(body);
     let call = Call {
         body: Some(body),
         ..call
@@ -74,6 +79,9 @@ pub async fn document(
     if edits.is_empty() {
         return Ok(document);
     }
+    // The parts of the document, and the edited one.
+    let memory = &context.client.memory;
+    let _edited = memory.reserve_long(EDIT_FACTOR * document.len())?;
     let mut edited = Document::read(&document)?;
     for (edit, value) in edits {
         apply(&mut edited, edit, &value)?;

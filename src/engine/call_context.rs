@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
+use bytes::Bytes;
 use drawbridge_transcoder::call::{Call, Idempotency, Reply};
 use drawbridge_transcoder::contract::{Decoded, Method};
 use drawbridge_transcoder::family::Evidence;
@@ -9,9 +10,10 @@ use drawbridge_transcoder::family::Evidence;
 use crate::deadline::Deadline;
 use crate::downstream::Downstream;
 use crate::error::Error;
-use crate::http_client::ResponseBody;
 use crate::http_client::retry_after::LongestWait;
-use crate::upstream::{BodySlot, MethodProperties, RequestContext, Upstream};
+use crate::http_client::{ResponseBody, not_delivered};
+use crate::memory::{LONG_BYTES, Turn};
+use crate::upstream::{BodySlot, CallPermit, MethodProperties, RequestContext, Upstream};
 
 /// The context of one call.
 #[derive(Clone, Copy)]
@@ -22,6 +24,8 @@ pub struct CallContext<'a> {
     pub client: &'a Downstream,
     /// When the call must be complete.
     pub deadline: Deadline,
+    /// The permit that all REST calls of the rpc share; none: each waits for its own.
+    pub permit: Option<&'a CallPermit<'a>>,
     /// Of a poll: records when it is worth reading again.
     pub(crate) retry_after: Option<&'a LongestWait>,
 }
@@ -68,22 +72,85 @@ impl CallContext<'_> {
             method: MethodProperties::of(method),
             client: self.client,
             deadline: self.deadline,
+            permit: self.permit,
             body_slot: None,
             retry_after: self.retry_after,
             is_probe: false,
         }
     }
 
-    /// Decodes the reply to a call of `method` with this verb and [`Call::effect`]. An error
-    /// body in a success becomes the fault that the family's error mapping reads from it.
-    pub fn decode(
+    /// Binds a request to a REST call, whose body draws from the memory of the client. A long
+    /// request waits for its turn.
+    pub async fn bind(&self, method: &Method, request: &Bytes) -> Result<Call, Error> {
+        let memory = &self.client.memory;
+        let turn = self.turn(request.len()).await?;
+        let bind = || method.bind_shared(request, self.dialect());
+        let (call, reservation) = turn.run(|| memory.convert(request.len(), bind))?;
+        let mut call = call?;
+        if let Some(body) = call.body.take() {
+            call.body = Some(memory.keep(reservation, body.len())?.attach(body));
+        }
+        Ok(call)
+    }
+
+    /// Waits for the turn of a conversion of `bytes`, at most until the deadline.
+    async fn turn(&self, bytes: usize) -> Result<Turn<'_>, Error> {
+        match bytes {
+            ..=LONG_BYTES => Ok(Turn::default()),
+            _ => self.deadline.bound(self.client.memory.turn(bytes)).await,
+        }
+    }
+
+    /// Makes a message of `length` bytes from another one, which draws from the memory of the
+    /// client unless it is still that one.
+    pub fn copy(
+        &self,
+        from: &Bytes,
+        length: usize,
+        make: impl FnOnce() -> Bytes,
+    ) -> Result<Bytes, Error> {
+        let reservation = (self.client.memory).reserve_long(length);
+        let reservation = reservation.map_err(not_delivered)?;
+        let made = make();
+        Ok(match made.as_ptr() == from.as_ptr() {
+            true => made,
+            false => reservation.attach(made),
+        })
+    }
+
+    /// Decodes the reply to a call of `method` with this verb and [`Call::effect`]. The message
+    /// draws from the memory of the client; a long reply waits for its turn. An error body in a success becomes the fault that
+    /// the family's error mapping reads from it.
+    pub async fn decode(
         &self,
         method: &Method,
         (verb, effect): (&http::Method, Idempotency),
         reply: &Reply,
     ) -> Result<Decoded, Error> {
-        let error = match method.decode_reply_to(verb, reply) {
-            Ok(decoded) => return Ok(decoded),
+        let memory = &self.client.memory;
+        let length = reply.body.len();
+        let turn = self.turn(length).await;
+        let turn = turn.map_err(|_| Error::Deadline { sent: true })?;
+        let decode = || method.decode_reply_to(verb, reply);
+        let converted = turn.run(|| memory.convert(length, decode));
+        drop(turn);
+        let not_delivered = |exhausted| match (not_delivered(exhausted), effect) {
+            (Error::ResponseNotDelivered { code, problem, .. }, Idempotency::NonIdempotent) => {
+                Error::ResponseNotDelivered {
+                    code,
+                    problem,
+                    retry_after: None,
+                }
+            }
+            (error, _) => error,
+        };
+        let (decoded, reservation) = converted.map_err(not_delivered)?;
+        let error = match decoded {
+            Ok(mut decoded) => {
+                let kept = memory.keep(reservation, decoded.message.len());
+                decoded.message = kept.map_err(not_delivered)?.attach(decoded.message);
+                return Ok(decoded);
+            }
             Err(error) => error,
         };
         Err(self.error(method, effect, reply, error, advice(effect)))
@@ -191,7 +258,7 @@ impl CallContext<'_> {
     pub fn to_stream(self) -> StreamContext {
         StreamContext {
             upstream: Arc::clone(self.upstream),
-            client: self.client.clone(),
+            client: self.client.to_stream(),
             retry_after: Arc::default(),
         }
     }
@@ -219,6 +286,7 @@ impl StreamContext {
             upstream: &self.upstream,
             client: &self.client,
             deadline,
+            permit: None,
             retry_after: Some(&self.retry_after),
         }
     }

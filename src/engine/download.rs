@@ -64,7 +64,7 @@ impl FileStream {
     ) -> Result<Self, Error> {
         let permit = limiter.acquire()?;
         let download = download(method)?;
-        let mut call = method.bind(request, context.dialect())?;
+        let mut call = context.bind(method, request).await?;
         call.media.accept = Some(download.accept.clone());
         if let Some(action) = &method.action {
             call.body = Some(action::document(context, method, action, request).await?);

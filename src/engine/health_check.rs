@@ -108,6 +108,7 @@ pub async fn read(
     let mut properties = MethodProperties::of(method);
     properties.anonymous |= anonymous;
     let context = RequestContext {
+        permit: None,
         method: properties,
         client,
         deadline,
@@ -117,6 +118,7 @@ pub async fn read(
     };
     let reply = upstream.probe_call(&context, &call).await?;
     let context = CallContext {
+        permit: None,
         upstream,
         client,
         deadline,
@@ -125,6 +127,7 @@ pub async fn read(
     let effect = Idempotency::NoSideEffects;
     context
         .decode(method, (&call.verb, effect), &reply)
+        .await
         .map(|_| ())
 }
 

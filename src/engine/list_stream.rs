@@ -15,7 +15,6 @@ use super::pager::{OnRepeat, Page, Pager, TokenCursor};
 use super::stream_limiter::{StreamLimiter, StreamPermit};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use drawbridge_transcoder::call::BufferPermit;
 use drawbridge_transcoder::contract::{Method, Pages};
 use drawbridge_transcoder::json::Notes;
 
@@ -64,8 +63,6 @@ struct Walk {
     pager: Pager<TokenCursor>,
     /// Items of the page that are not sent yet.
     items: std::vec::IntoIter<Bytes>,
-    /// The part of the buffer for long responses that the page occupies.
-    buffer_permit: BufferPermit,
 }
 
 impl ListStream {
@@ -80,7 +77,6 @@ impl ListStream {
             settings,
             pager: Pager::new(cursor, OnRepeat::Fail),
             items: Vec::new().into_iter(),
-            buffer_permit: BufferPermit::default(),
         });
         let notes = walk.read().await?;
         Ok(Self {
@@ -145,9 +141,6 @@ impl Walk {
         if self.settings.limiter.is_draining() {
             return Err(Error::Draining);
         }
-        // Released first: a stream that waits for the buffer while it occupies a part could
-        // deadlock.
-        self.buffer_permit = BufferPermit::default();
         self.read().await?;
         Ok(self)
     }
@@ -159,14 +152,8 @@ impl Walk {
         let Some(page) = self.pager.next(context).await? else {
             return Ok(Notes::default());
         };
-        let Page {
-            items,
-            notes,
-            buffer_permit,
-            ..
-        } = page;
+        let Page { items, notes, .. } = page;
         self.items = items.into_iter();
-        self.buffer_permit = buffer_permit;
         Ok(notes)
     }
 }

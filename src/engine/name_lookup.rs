@@ -105,9 +105,20 @@ impl Resolved<'_> {
         if found == cached {
             return Ok(false);
         }
-        self.request = resolve.with_lookup(&self.request, &found)?;
+        self.request = with_lookup(self.context, resolve, &self.request, &found)?;
         Ok(true)
     }
+}
+
+/// Returns the request with what a lookup has found.
+fn with_lookup(
+    context: CallContext<'_>,
+    resolve: &Resolve,
+    request: &Bytes,
+    found: &[u8],
+) -> Result<Bytes, Error> {
+    let reservation = (context.client.memory).reserve_long(request.len() + found.len())?;
+    Ok(reservation.attach(resolve.with_lookup(request, found)?))
 }
 
 impl NameLookup {
@@ -138,7 +149,7 @@ impl NameLookup {
             credential: context.upstream.credentials.credential_id(context.client),
         });
         if let Some(message) = self.cached(&key) {
-            resolved.request = resolve.with_lookup(request, &message)?;
+            resolved.request = with_lookup(context, resolve, request, &message)?;
             resolved.cached = Some((key, message));
             return Ok(resolved);
         }
@@ -150,7 +161,7 @@ impl NameLookup {
             },
             other => other,
         })?;
-        resolved.request = resolve.with_lookup(request, &message)?;
+        resolved.request = with_lookup(context, resolve, request, &message)?;
         Ok(resolved)
     }
 
@@ -176,10 +187,11 @@ impl NameLookup {
     ) -> Result<Bytes, Error> {
         let rpc = &resolve.rpc;
         let invalidations = self.lock().invalidations;
-        let call = rpc.bind(&key.request, context.dialect())?;
+        let call = context.bind(rpc, &key.request).await?;
         let reply = context.call(rpc, &call).await?;
         let message = context
-            .decode(rpc, (&call.verb, call.effect()), &reply)?
+            .decode(rpc, (&call.verb, call.effect()), &reply)
+            .await?
             .message;
         let cached = Cached {
             message: message.clone(),

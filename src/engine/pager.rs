@@ -17,7 +17,9 @@ pub use self::repeats::{PageProgress, ProgressGuard};
 use self::repeats::SeenKeys;
 use super::call_context::CallContext;
 use crate::error::Error;
-use drawbridge_transcoder::call::{BufferPermit, Call};
+use crate::http_client::not_delivered;
+use crate::memory::{Memory, Reservation};
+use drawbridge_transcoder::call::Call;
 use drawbridge_transcoder::contract::{
     Check, Decoded, Following, MergePages, MergedPages, Method, PageRequest, PagesBefore, Paging,
 };
@@ -93,8 +95,6 @@ pub struct Page {
     pub items: Vec<Bytes>,
     /// What decoding it has noted.
     pub notes: Notes,
-    /// The part of the buffer for long responses that it occupies.
-    pub buffer_permit: BufferPermit,
 }
 
 /// What is kept of the pages so far, by [`OnRepeat`].
@@ -158,7 +158,9 @@ impl<C: PageCursor> Pager<C> {
             }
             reply => reply?,
         };
-        let page = context.decode(method, (&call.verb, call.effect()), &reply)?;
+        let page = context
+            .decode(method, (&call.verb, call.effect()), &reply)
+            .await?;
         let expected = self.cursor.following().cloned().unwrap_or_default();
         let items = self.cursor.advance(&page)?;
         let new = match &mut self.repeats {
@@ -188,7 +190,6 @@ impl<C: PageCursor> Pager<C> {
             message: page.message,
             items,
             notes: page.notes,
-            buffer_permit: reply.buffer_permit,
         }))
     }
 
@@ -244,7 +245,9 @@ pub(super) async fn is_repeated(
     };
     let call = method.bind(&before, dialect)?;
     let reply = context.call(method, &call).await?;
-    let before = context.decode(method, (&call.verb, call.effect()), &reply)?;
+    let before = context
+        .decode(method, (&call.verb, call.effect()), &reply)
+        .await?;
     Ok(paging.items(&before.message)? == paging.items(&page.message)?)
 }
 
@@ -268,7 +271,10 @@ pub(super) async fn is_behind_the_last(
         Err(error) if is_no_page(&error) => return Ok(false),
         reply => reply?,
     };
-    let page = context.decode(method, (&verb, effect), &reply)?.message;
+    let page = context
+        .decode(method, (&verb, effect), &reply)
+        .await?
+        .message;
     let following = paging.following(requested, &page, &paging.before(requested))?;
     Ok(following.token.is_some() && !following.by_total)
 }
@@ -487,6 +493,9 @@ pub struct MergeCursor<'a> {
     /// The call of the first page.
     first: &'a Call,
     merged: MergedPages,
+    /// For the merged message, whose buffer may be twice as long.
+    reservation: Reservation,
+    merged_bytes: usize,
     is_at_end: bool,
 }
 
@@ -498,20 +507,29 @@ impl<'a> MergeCursor<'a> {
         rule: &'a MergePages,
         first: &'a Call,
         page: &Decoded,
+        memory: &Memory,
     ) -> Result<Option<Self>, Error> {
+        let merged_bytes = page.message.len();
+        let mut reservation = memory.empty();
+        let resized = reservation.resize_long(2 * merged_bytes);
+        resized.map_err(not_delivered)?;
         let merged = rule.begin(method, first, page)?;
         Ok(merged.map(|merged| Self {
             method,
             rule,
             first,
             merged,
+            reservation,
+            merged_bytes,
             is_at_end: false,
         }))
     }
 
     /// Returns the response with all items.
     pub fn into_merged(self) -> Decoded {
-        self.merged.finish()
+        let mut decoded = self.merged.finish();
+        decoded.message = self.reservation.attach(decoded.message);
+        decoded
     }
 }
 
@@ -528,6 +546,9 @@ impl PageCursor for MergeCursor<'_> {
     }
 
     fn advance(&mut self, page: &Decoded) -> Result<Vec<Bytes>, Error> {
+        self.merged_bytes += page.message.len();
+        let resized = self.reservation.resize_long(2 * self.merged_bytes);
+        resized.map_err(not_delivered)?;
         let page = Decoded {
             message: page.message.clone(),
             notes: page.notes.clone(),

@@ -8,7 +8,7 @@ use super::action;
 use super::call_context::CallContext;
 use super::pager::{self, MergeCursor, OnRepeat, Pager};
 use crate::error::Error;
-use drawbridge_transcoder::call::{BufferPermit, Call, Reply};
+use drawbridge_transcoder::call::{Call, Reply};
 use drawbridge_transcoder::contract::{Decoded, Method};
 use drawbridge_transcoder::json::Notes;
 
@@ -19,8 +19,6 @@ pub struct UnaryResponse {
     pub decoded: Decoded,
     /// The headers of the upstream's response, of the first page for a merged list.
     pub headers: HeaderMap,
-    /// The part of the buffer for long responses that the response occupies.
-    pub buffer_permit: BufferPermit,
 }
 
 /// Makes the call of `method`: two calls for an action, one per page for a merged list.
@@ -29,12 +27,27 @@ pub async fn call(
     method: &Method,
     request: &Bytes,
 ) -> Result<UnaryResponse, Error> {
+    // Bound only with a permit: in the queue, calls hold their requests only.
+    let permit;
+    let context = match context.permit {
+        Some(_) => context,
+        None => {
+            permit = context
+                .upstream
+                .permit(context.client, context.deadline)
+                .await?;
+            CallContext {
+                permit: Some(&permit),
+                ..context
+            }
+        }
+    };
     let dialect = context.dialect();
     let page = match &method.paging {
         Some(paging) => Some((paging, paging.page_request(request, dialect)?)),
         None => None,
     };
-    let call = method.bind_shared(request, dialect)?;
+    let call = context.bind(method, request).await?;
     let (verb, effect) = (call.verb.clone(), call.effect());
     let first_call = method.merge_pages.as_ref().map(|_| call.clone());
     let reply = match send(context, method, request, call).await {
@@ -51,21 +64,25 @@ pub async fn call(
                         notes: Notes::default(),
                     },
                     headers: HeaderMap::new(),
-                    buffer_permit: BufferPermit::default(),
                 });
             }
             _ => return Err(error),
         },
         Ok(reply) => reply,
     };
-    let mut decoded = context.decode(method, (&verb, effect), &reply)?;
+    let mut decoded = context.decode(method, (&verb, effect), &reply).await?;
     if let Some((paging, requested)) = page {
         let following = paging.following(requested, &decoded.message, &paging.before(requested))?;
         decoded.message =
             match pager::is_repeated(context, method, request, &decoded, &following).await? {
                 // The items are those of a page before: an empty page ends the list.
                 true => Bytes::new(),
-                false => paging.with_token(decoded.message, following.token.as_deref()),
+                false => {
+                    let page = decoded.message;
+                    let token = following.token.as_deref();
+                    let length = page.len() + token.map_or(0, str::len);
+                    context.copy(&page, length, || paging.with_token(page.clone(), token))?
+                }
             };
     }
     if let Some(call) = first_call {
@@ -74,7 +91,6 @@ pub async fn call(
     Ok(UnaryResponse {
         decoded,
         headers: reply.headers,
-        buffer_permit: reply.buffer_permit,
     })
 }
 
@@ -102,7 +118,8 @@ pub async fn merge_pages(
     let Some(rule) = &method.merge_pages else {
         return Ok(first);
     };
-    let Some(cursor) = MergeCursor::after_first(method, rule, call, &first)? else {
+    let memory = &context.client.memory;
+    let Some(cursor) = MergeCursor::after_first(method, rule, call, &first, memory)? else {
         return Ok(first);
     };
     let mut pager = Pager::new(cursor, OnRepeat::Keep);

@@ -1,61 +1,45 @@
 //! Collects a file from a client stream, to send it in one REST call. An incomplete file
 //! is never sent.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::HeaderValue;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_stream::{Stream, StreamExt};
-use tonic::{Code, Status};
+use tonic::Code;
 
 use crate::error::Error;
+use crate::memory::{Memory, Reservation};
 use drawbridge_transcoder::call::Call;
 use drawbridge_transcoder::contract::{Method, Upload};
 
-/// How many files of the maximum size are buffered at once.
-const MAX_BUFFERED_FILES: usize = 4;
 /// The longest name of a file, in bytes: the limit of common file systems.
 const MAX_FILE_NAME_BYTES: usize = 255;
-/// `RetryInfo` when the buffer is full.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The longest end of a body: a boundary and its lines.
+const MAX_END_BYTES: usize = 64;
 
-/// Buffers the files that clients upload, in bounded memory.
+/// The first capacity of the buffer of a file.
+const FIRST_CAPACITY: usize = 64 << 10;
+
+/// Collects the files that clients upload. Each draws from the memory of its client.
 #[derive(Debug)]
 pub struct Uploads {
     max_bytes: usize,
-    /// Maximum size of one message of the stream.
-    max_message_bytes: usize,
-    /// One permit per KiB.
-    buffer: Arc<Semaphore>,
 }
 
-/// A complete file as a REST call. Occupies the buffer until it is dropped.
-#[derive(Debug)]
-pub struct UploadedFile {
-    /// The call, with the file in its body.
-    pub call: Call,
-    _share: BufferShare,
+/// The messages of a request.
+pub trait RequestMessages {
+    /// Returns the next one, decompressed; none at the end of the request.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Error>> + Send;
 }
 
-/// The part of the buffer that a file occupies.
-#[derive(Debug, Default)]
-struct BufferShare {
-    kib: usize,
-    permits: Option<OwnedSemaphorePermit>,
+/// A part of a request body, with its memory.
+struct Buffer {
+    bytes: Vec<u8>,
+    reservation: Reservation,
 }
 
 impl Uploads {
-    /// Creates a buffer for files of at most `max_bytes` each, in messages of at most
-    /// `max_message_bytes`.
-    pub fn new(max_bytes: usize, max_message_bytes: usize) -> Self {
-        let kib = MAX_BUFFERED_FILES.saturating_mul(max_bytes.div_ceil(1024));
-        Self {
-            max_bytes,
-            max_message_bytes,
-            buffer: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
-        }
+    /// Collects files of at most `max_bytes` each.
+    pub fn new(max_bytes: usize) -> Self {
+        Self { max_bytes }
     }
 
     /// Reads the messages of a stream to the end and makes the call that sends the file.
@@ -65,53 +49,47 @@ impl Uploads {
         method: &Method,
         upload: &Upload,
         dialect: &str,
-        messages: &mut (impl Stream<Item = Result<Bytes, Status>> + Unpin),
-    ) -> Result<UploadedFile, Error> {
-        let Some(first) = next(messages, self.max_message_bytes).await? else {
+        memory: &Memory,
+        messages: &mut impl RequestMessages,
+    ) -> Result<Call, Error> {
+        let Some(first) = next(messages).await? else {
             return Err(Error::Malformed("the stream has no message".into()));
         };
         let mut call = method.bind(&first, dialect)?;
         let file_name = upload.file_name(&first)?;
         let boundary = boundary();
-        let mut body = head(upload, file_name, &boundary)?.into_bytes();
-        let head_len = body.len();
-        let mut share = BufferShare::default();
-        self.append(&mut body, head_len, &mut share, upload.piece(&first)?)?;
+        let mut body = Buffer {
+            bytes: head(upload, file_name, &boundary)?.into_bytes(),
+            reservation: memory.empty(),
+        };
+        let head_len = body.bytes.len();
+        self.append(&mut body, head_len, upload.piece(&first)?)?;
         drop(first);
-        while let Some(message) = next(messages, self.max_message_bytes).await? {
+        while let Some(message) = next(messages).await? {
             if !upload.file_name(&message)?.is_empty() {
                 return Err(Error::Binding {
                     field: upload.name_field.to_string(),
                     problem: "may only be set in the first message: one call sends one file".into(),
                 });
             }
-            self.append(&mut body, head_len, &mut share, upload.piece(&message)?)?;
+            self.append(&mut body, head_len, upload.piece(&message)?)?;
         }
-        if body.len() == head_len {
+        if body.bytes.len() == head_len {
             return Err(Error::Binding {
                 field: upload.chunk_field.to_string(),
                 problem: "the file is empty".into(),
             });
         }
-        body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
-        call.body = Some(body.into());
+        body.append(format!("\r\n--{boundary}--\r\n").as_bytes(), usize::MAX)?;
+        call.body = Some(body.reservation.attach(body.bytes));
         let content_type = format!("multipart/form-data; boundary={boundary}");
         call.media.content_type = HeaderValue::try_from(content_type).ok();
-        Ok(UploadedFile {
-            call,
-            _share: share,
-        })
+        Ok(call)
     }
 
     /// Appends a chunk of the file, which begins at `head_len` of the body.
-    fn append(
-        &self,
-        body: &mut Vec<u8>,
-        head_len: usize,
-        share: &mut BufferShare,
-        chunk: &[u8],
-    ) -> Result<(), Error> {
-        let length = body.len() - head_len + chunk.len();
+    fn append(&self, body: &mut Buffer, head_len: usize, chunk: &[u8]) -> Result<(), Error> {
+        let length = body.bytes.len() - head_len + chunk.len();
         if length > self.max_bytes {
             return Err(Error::RequestStream {
                 code: Code::ResourceExhausted,
@@ -121,29 +99,26 @@ impl Uploads {
                 ),
             });
         }
-        share.grow(&self.buffer, length.div_ceil(1024))?;
-        body.extend_from_slice(chunk);
-        Ok(())
+        body.append(chunk, self.max_bytes + head_len + MAX_END_BYTES)
     }
 }
 
-impl BufferShare {
-    /// Acquires as many permits as make `kib` in total.
-    fn grow(&mut self, buffer: &Arc<Semaphore>, kib: usize) -> Result<(), Error> {
-        let more = kib.saturating_sub(self.kib);
-        let count = u32::try_from(more).unwrap_or(u32::MAX);
-        let Ok(more_permits) = buffer.clone().try_acquire_many_owned(count) else {
-            return Err(Error::Overload {
-                code: Code::ResourceExhausted,
-                problem: "too many files are being uploaded at once".into(),
-                retry_after: RETRY_AFTER,
-            });
-        };
-        match &mut self.permits {
-            Some(permits) => permits.merge(more_permits),
-            None => self.permits = Some(more_permits),
+impl Buffer {
+    /// Appends a chunk; reserves the memory before the buffer grows. No more than
+    /// `max_capacity` is reserved in advance.
+    fn append(&mut self, chunk: &[u8], max_capacity: usize) -> Result<(), Error> {
+        let length = self.bytes.len() + chunk.len();
+        if length > self.bytes.capacity() {
+            // Files are long: a half more, not double, is the price of the next growth.
+            let grown = self.bytes.capacity() + self.bytes.capacity() / 2;
+            let capacity = grown.max(FIRST_CAPACITY).min(max_capacity).max(length);
+            self.reservation.replace(capacity)?;
+            let mut larger = Vec::with_capacity(capacity);
+            larger.extend_from_slice(&self.bytes);
+            self.bytes = larger;
+            self.reservation.resize(capacity)?;
         }
-        self.kib += more;
+        self.bytes.extend_from_slice(chunk);
         Ok(())
     }
 }
@@ -179,20 +154,14 @@ fn boundary() -> String {
     format!("drawbridge-{:032x}", fastrand::u128(..))
 }
 
-/// Returns the next message, of at most `max_bytes`. A stream that fails otherwise was
-/// cancelled by the client, or its connection was lost.
-async fn next(
-    messages: &mut (impl Stream<Item = Result<Bytes, Status>> + Unpin),
-    max_bytes: usize,
-) -> Result<Option<Bytes>, Error> {
-    let message = messages.next().await.transpose();
-    message.map_err(
-        |status| match Error::request_not_received(&status, max_bytes) {
-            too_large @ Error::RequestTooLarge { .. } => too_large,
-            _ => Error::RequestStream {
-                code: status.code(),
-                problem: format!("the request stream failed: {}", status.message()),
-            },
+/// Returns the next message. A stream that fails otherwise than by a limit was cancelled by
+/// the client, or its connection was lost.
+async fn next(messages: &mut impl RequestMessages) -> Result<Option<Bytes>, Error> {
+    messages.next().await.map_err(|error| match error {
+        Error::RequestNotReceived { code, problem } => Error::RequestStream {
+            code,
+            problem: format!("the request stream failed: {problem}"),
         },
-    )
+        error => error,
+    })
 }

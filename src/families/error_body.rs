@@ -213,7 +213,6 @@ pub(crate) mod tests {
             status: StatusCode::from_u16(status).expect("a status"),
             headers: map,
             body: body.into(),
-            buffer_permit: Default::default(),
         }
     }
 

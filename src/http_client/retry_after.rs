@@ -249,7 +249,6 @@ mod tests {
             status: StatusCode::from_u16(status).expect("a status"),
             headers: map,
             body: bytes::Bytes::new(),
-            buffer_permit: Default::default(),
         }
     }
 

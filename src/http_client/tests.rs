@@ -4,6 +4,7 @@ use http::StatusCode;
 
 use super::test_server::{TestResponse, TestServer, reply, unused_address};
 use super::*;
+use crate::memory::MemoryBudget;
 
 const LIMIT: usize = 1 << 20;
 
@@ -45,6 +46,7 @@ fn request(verb: Method, url: Url, body: Option<&'static str>) -> HttpRequest {
         url,
         headers: HeaderMap::new(),
         body: body.map(|text| Bytes::from_static(text.as_bytes())),
+        memory: Default::default(),
     }
 }
 
@@ -391,83 +393,53 @@ fn ca_file_without_certificates_is_rejected() {
     assert!(empty.ends_with("contains no PEM certificate"), "{empty}");
 }
 
+/// A response draws from the memory of its client while it is read, with `Content-Length` and
+/// without, and returns it with its body.
 #[tokio::test]
-async fn long_responses_wait_for_buffer_space() {
-    let long = "x".repeat(700 << 10);
-    let mut server =
-        TestServer::start((0..2).map(|_| TestResponse::Keep(reply(200, &[], &long)))).await;
-    let transport = Transport::new(&Settings {
-        max_response_bytes: LIMIT,
-        max_buffered_bytes: LIMIT,
-        proxy_from_env: false,
-        ..Settings::default()
-    })
-    .unwrap();
-    let first = transport.exchange(get(server.url("/1"))).await.unwrap();
-    server.request().await;
-    assert_eq!(transport.buffer.available_permits(), 324);
-    let mut second = Box::pin(transport.exchange(get(server.url("/2"))));
-    tokio::select! {
-        biased;
-        _ = &mut second => panic!("the buffer has no space for the second"),
-        _ = server.request() => {}
-    }
-    // The space is held as long as the reply's `buffer_permit`, even without the body.
-    let buffer_permit = first.buffer_permit;
-    drop(first.body);
-    assert_eq!(transport.buffer.available_permits(), 324);
-    drop(buffer_permit);
-    let second = second.await.unwrap();
-    assert_eq!(second.body.len(), long.len());
-    assert_eq!(transport.buffer.available_permits(), 324);
-    // A cancelled wait holds nothing.
-    drop(transport.buffer_space(LIMIT));
-    drop(second);
-    assert_eq!(transport.buffer.available_permits(), 1024);
-}
-
-#[tokio::test(start_paused = true)]
-async fn overflow_buffer_is_used_after_the_wait_timeout() {
-    let transport = transport();
-    let _held = transport.buffer_space(LIMIT).await.unwrap();
-    let rest = transport.buffer.available_permits() as u32;
-    let _rest = transport.buffer.try_acquire_many(rest).unwrap();
-    let free = transport.overflow.available_permits();
-    let overflow = transport.buffer_space(LIMIT).await.unwrap();
-    assert_eq!(transport.overflow.available_permits(), free - 1024);
-    drop(overflow);
-    // The overflow buffer is bounded too.
-    let _all = transport.overflow.try_acquire_many(free as u32).unwrap();
-    let error = transport.buffer_space(1).await.unwrap_err();
-    assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
-}
-
-/// A body without `Content-Length` acquires space while it is read.
-#[tokio::test]
-async fn chunked_bodies_acquire_buffer_space() {
-    let chunk = format!("{:x}\r\n{}\r\n", 3 << 20, "x".repeat(3 << 20));
+async fn response_draws_from_the_memory_of_its_client() {
+    const MIB: u64 = 1 << 20;
+    let long = "x".repeat(3 << 20);
+    let chunk = format!("{:x}\r\n{long}\r\n", long.len());
     let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
-    let response = || TestResponse::Keep(format!("{head}{chunk}0\r\n\r\n").into_bytes());
-    let server = TestServer::start([response(), response()]).await;
+    let chunked = || format!("{head}{chunk}0\r\n\r\n").into_bytes();
+    let responses = [
+        reply(200, &[], &long),
+        chunked(),
+        chunked(),
+        reply(200, &[], "{}"),
+    ];
+    let server = TestServer::start(responses.map(TestResponse::Keep)).await;
     let transport = Transport::new(&Settings {
         max_response_bytes: 4 << 20,
-        max_buffered_bytes: 4 << 20,
         proxy_from_env: false,
         ..Settings::default()
     })
     .unwrap();
-    let kib = || transport.buffer.available_permits();
-    let reply = transport.exchange(get(server.url("/"))).await.unwrap();
-    assert_eq!(reply.body.len(), 3 << 20);
-    assert_eq!(kib(), 1024, "3 MiB are acquired");
-    drop(reply);
-    assert_eq!(kib(), 4096);
-    let _none = transport.buffer.try_acquire_many(4096).unwrap();
-    let _overflow = transport.overflow.try_acquire_many(7 * 4096).unwrap();
-    match transport.exchange(get(server.url("/"))).await {
-        Err(Error::ResponseNotDelivered { code, .. }) => assert_eq!(code, Code::ResourceExhausted),
-        other => panic!("{other:?}"),
+    let budget = MemoryBudget::new(16 << 20);
+    let memory = budget.open(1);
+    let get = || HttpRequest {
+        memory: memory.clone(),
+        ..get(server.url("/"))
+    };
+    for _ in 0..2 {
+        let reply = transport.exchange(get()).await.unwrap();
+        assert_eq!(reply.body.len(), long.len());
+        let used = budget.stats().used;
+        assert!((3 * MIB..4 * MIB).contains(&used), "{used}");
+        // A part of the body keeps it.
+        let part = reply.body.slice(..10);
+        drop(reply);
+        assert_eq!(budget.stats().used, used);
+        drop(part);
+        assert!(budget.stats().used < MIB);
     }
+    let _other = memory.reserve(6 << 20).unwrap();
+    let error = transport.exchange(get()).await.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted, "{error}");
+    assert!(error.to_string().contains("max_memory_bytes"), "{error}");
+    assert!(error.retry_after().is_some());
+    // A short one still fits.
+    assert_eq!(transport.exchange(get()).await.unwrap().body, "{}");
 }
 
 #[tokio::test]

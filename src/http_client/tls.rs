@@ -54,15 +54,28 @@ pub(super) fn client_config(settings: &Settings) -> Result<ClientConfig, String>
         }
         Err(error) => return Err(format!("ca_file: {error}")),
     };
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+    with_verifier(Verifier {
+        trust,
+        named,
+        provider,
+    })
+}
+
+/// Builds a configuration that accepts any certificate.
+pub(super) fn without_verification() -> Result<ClientConfig, String> {
+    with_verifier(Verifier {
+        trust: Trust::Anything,
+        named: Vec::new(),
+        provider: Arc::new(rustls::crypto::ring::default_provider()),
+    })
+}
+
+fn with_verifier(verifier: Verifier) -> Result<ClientConfig, String> {
+    let config = ClientConfig::builder_with_provider(Arc::clone(&verifier.provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Verifier {
-            trust,
-            named,
-            provider,
-        }))
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     Ok(config)
 }

@@ -1,4 +1,4 @@
-//! Passes message bytes through unparsed: the engine transcodes wire bytes.
+//! Passes message bytes through unparsed: `drawbridge watch` decodes them itself.
 
 use bytes::{Buf, BufMut, Bytes};
 use tonic::Status;
@@ -9,14 +9,7 @@ use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder
 pub struct WireCodec(BufferSettings);
 
 impl WireCodec {
-    /// Returns the codec of unary rpcs.
-    pub fn unary() -> Self {
-        // Most messages are short; the buffer grows for a longer one.
-        Self(BufferSettings::new(2048, 32 * 1024))
-    }
-
-    /// Returns the codec of streams. Tens of thousands may be open, and the default buffer
-    /// would double the memory of each.
+    /// Returns the codec of streams.
     pub fn stream() -> Self {
         Self(BufferSettings::new(1024, 32 * 1024))
     }

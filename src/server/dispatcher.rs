@@ -3,15 +3,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tonic::Status;
 use tonic::body::Body;
-use tonic::codec::CompressionEncoding;
-use tonic::server::Grpc;
-use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -23,16 +21,19 @@ use crate::engine::unary::{self, UnaryResponse};
 use crate::engine::{FileStream, Uploads};
 use crate::error::{self, Error};
 use crate::families::family;
-use crate::server::codec::WireCodec;
+use crate::memory::{DOWNLOAD_BYTES, Memory, MemoryBudget, STREAM_BYTES};
+use crate::server::admission::Admission;
+use crate::server::compression::compressed;
 use crate::server::connection_end::{self, ConnectionEnd};
+use crate::server::messages_body::MessagesBody;
 use crate::server::request_body_timeout::{RequestTimeouts, TimeoutBody};
-use crate::server::response_metadata::{SANDBOX, add_inexact};
+use crate::server::request_message::MessageReader;
+use crate::server::response_metadata::{SANDBOX, add_inexact, grpc_response};
 use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::{ResponseWriteTimeout, SlowReader};
 use crate::server::served_method::ServedMethod;
-use crate::server::stream_info::{InstrumentedStream, StreamInfo, is_logged, traced};
-use crate::server::unary_body::UnaryBody;
-use crate::telemetry::Metrics;
+use crate::server::stream_info::{StreamInfo, is_logged, traced};
+use crate::telemetry::{FailedCall, FailedCalls, Metrics, code_name};
 use crate::upstream::{Upstream, Upstreams};
 use crate::watch::Watches;
 use drawbridge_transcoder::contract::{Contract, LeftOut, Method};
@@ -48,6 +49,7 @@ pub struct Dispatcher {
     pub(super) watches: Watches,
     pub(super) names: NameLookup,
     pub(super) metrics: Metrics,
+    pub(super) failed_calls: FailedCalls,
     pub(super) uploads: Uploads,
     pub(super) write_timeout: ResponseWriteTimeout,
     pub(super) request_timeouts: RequestTimeouts,
@@ -56,6 +58,16 @@ pub struct Dispatcher {
     pub(super) traces: bool,
     /// Whether the embedded upstreams are served.
     pub(super) sandbox: bool,
+    /// What all calls draw from.
+    pub(super) memory: MemoryBudget,
+}
+
+/// A call that its metadata admits, and whose messages are not read yet.
+struct Admitted {
+    info: StreamInfo,
+    upstream: Arc<Upstream>,
+    messages: MessageReader,
+    is_compressed: bool,
 }
 
 impl Dispatcher {
@@ -68,6 +80,7 @@ impl Dispatcher {
         watches: Watches,
         metrics: Metrics,
     ) -> Self {
+        let failed_calls = FailedCalls::default();
         let methods = contract
             .methods()
             .into_iter()
@@ -81,6 +94,7 @@ impl Dispatcher {
                         .map(|u| (u.clone(), metrics.rpc(operation, &u.settings.name)))
                         .collect(),
                     unrouted: metrics.rpc(operation, ""),
+                    failed_calls: failed_calls.clone(),
                     forwarded_headers: family
                         .request_id_headers
                         .iter()
@@ -98,10 +112,8 @@ impl Dispatcher {
             watches,
             names: NameLookup::default(),
             metrics,
-            uploads: Uploads::new(
-                config.server.max_upload_bytes,
-                config.server.max_request_bytes,
-            ),
+            failed_calls,
+            uploads: Uploads::new(config.server.max_upload_bytes),
             write_timeout: ResponseWriteTimeout::new(config.server.response_write_timeout),
             request_timeouts: RequestTimeouts {
                 idle: config.server.request_body_idle_timeout,
@@ -112,6 +124,7 @@ impl Dispatcher {
             default_deadline: config.server.default_deadline,
             traces,
             sandbox: config.sandbox,
+            memory: MemoryBudget::new(config.server.max_memory_bytes()),
         }
     }
 
@@ -152,6 +165,7 @@ impl Dispatcher {
             );
         }
         self.metrics.unauthenticated.inc();
+        self.record_rejection(operation, request_id, error);
         let mut status = error.status(&error::StatusContext {
             operation,
             upstream: "",
@@ -180,6 +194,7 @@ impl Dispatcher {
             ..error::StatusContext::default()
         });
         self.metrics.rpc(operation, "").count(status.code());
+        self.record_rejection(operation, request_id.unwrap_or_default(), &error);
         let reason = error.log_text();
         let message = "call failed: not served";
         if is_logged(message, &error, false) {
@@ -191,9 +206,29 @@ impl Dispatcher {
         Some(status)
     }
 
-    /// Returns the deadline of a request whose headers have just arrived.
-    pub(super) fn deadline(&self, headers: &HeaderMap) -> Deadline {
-        Deadline::from_metadata(headers, self.default_deadline)
+    /// Keeps a request that was rejected before an rpc was called.
+    pub(super) fn record_rejection(&self, operation: &str, request_id: &str, error: &Error) {
+        self.failed_calls.add(FailedCall {
+            at: SystemTime::now(),
+            code: code_name(error.code()),
+            kind: error.log_kind(),
+            operation: operation.into(),
+            upstream: "".into(),
+            request_id: request_id.into(),
+            elapsed: None,
+            count: 1,
+        });
+    }
+
+    /// Reads the metadata of a request whose headers have just arrived, of a call that counts
+    /// for `call_bytes`.
+    pub(super) fn admission(
+        &self,
+        headers: &HeaderMap,
+        call_bytes: usize,
+        memory: Memory,
+    ) -> Result<Admission, Error> {
+        Admission::of(headers, self.default_deadline, call_bytes, memory)
     }
 
     /// Serves one request of a method, and records it from its headers on.
@@ -202,37 +237,65 @@ impl Dispatcher {
         served: &Arc<ServedMethod>,
         request: http::Request<TimeoutBody>,
         peer: Peer,
-        deadline: Deadline,
+        admission: Admission,
     ) -> http::Response<Body> {
-        // Taken when tonic calls the handler: not for a request that it rejects itself.
-        let mut pending = Some(StreamInfo::begin(
-            served,
-            self.traces,
-            request.headers(),
-            peer,
-            deadline,
-        ));
+        let (parts, body) = request.into_parts();
+        let mut info = StreamInfo::begin(served, self.traces, &parts.headers, peer, admission);
+        let upstream = match self.admit(&mut info, &parts.headers) {
+            Ok(upstream) => upstream,
+            // The body is dropped unread.
+            Err(error) => return info.fail(&error).into_http(),
+        };
+        let call = Admitted {
+            // Compressing costs more than most responses save: the client opts in by
+            // compressing the request, as with other gRPC servers.
+            is_compressed: info.is_compressed,
+            messages: MessageReader::new(
+                body,
+                self.max_request_bytes,
+                info.is_compressed,
+                info.client.memory.clone(),
+                info.deadline,
+            ),
+            info,
+            upstream,
+        };
+        let memory = call.info.client.memory.clone();
         let handled = {
-            let handled = pin!(self.handle(served, request, &mut pending));
+            let handled = pin!(self.handle(call, parts));
             self.until_cut_off(handled).await
         };
-        let mut response = match handled {
-            Some(response) => response,
-            // The request has not arrived: a call that has begun ends with its own error.
-            None => match pending.take() {
-                Some(info) => info.fail(&Error::Draining),
-                None => Error::Draining.status(&error::StatusContext::default()),
-            }
-            .into_http(),
-        };
-        if let Some(info) = pending
-            && let Some(status) = Status::from_header_map(response.headers())
-        {
-            let error = Error::request_not_received(&status, self.max_request_bytes);
-            // Keeps tonic's other metadata: the encodings that it accepts.
-            let _ = info.fail(&error).add_header(response.headers_mut());
+        // A call that has begun ends with its own error.
+        let response = handled.unwrap_or_else(|| {
+            let context = error::StatusContext::default();
+            Error::Draining.status(&context).into_http()
+        });
+        self.write_timeout.guard(response, memory)
+    }
+
+    /// Selects the upstream of a call. Fails where its dialect lacks the operation, or where
+    /// the client's own credentials are missing or cannot be sent.
+    fn admit(&self, info: &mut StreamInfo, headers: &HeaderMap) -> Result<Arc<Upstream>, Error> {
+        let method = &info.served.method;
+        let upstream = self.upstreams.select(&method.family, headers)?.clone();
+        info.upstream = Some(upstream.clone());
+        let dialect = &upstream.settings.dialect;
+        if !method.is_in(dialect) {
+            return Err(Error::Unsupported {
+                family: upstream.settings.family.as_str().into(),
+                dialect: dialect.as_str().into(),
+            });
         }
-        self.write_timeout.guard(response)
+        upstream.check_client(method.anonymous, &info.client)?;
+        Ok(upstream)
+    }
+
+    async fn handle(&self, call: Admitted, parts: http::request::Parts) -> http::Response<Body> {
+        if call.info.served.method.is_stream() {
+            return self.stream(call, parts).await;
+        }
+        drop(parts);
+        self.unary(call).await
     }
 
     /// Runs `work`, which is polled once more after a cut-off; None if that does not complete
@@ -256,104 +319,54 @@ impl Dispatcher {
         done.unwrap_or(Err(Error::Draining))
     }
 
-    /// Reads the request message and calls the handler of its kind.
-    async fn handle(
-        &self,
-        served: &Arc<ServedMethod>,
-        request: http::Request<TimeoutBody>,
-        pending: &mut Option<StreamInfo>,
-    ) -> http::Response<Body> {
-        let stream = served.method.is_stream();
-        let codec = if stream {
-            WireCodec::stream()
-        } else {
-            WireCodec::unary()
+    /// Serves a unary call, or an upload.
+    async fn unary(&self, mut call: Admitted) -> http::Response<Body> {
+        let served = call.info.served.clone();
+        let span = call.info.span.clone();
+        let mut result = match served.method.upload {
+            Some(_) => {
+                let work = pin!(self.call_with_file(&mut call));
+                traced(span, self.bound(work)).await
+            }
+            None => {
+                let work = pin!(self.call(&mut call));
+                traced(span, self.bound(work)).await
+            }
         };
-        let mut grpc = Grpc::new(codec)
-            .max_decoding_message_size(self.max_request_bytes)
-            .accept_compressed(CompressionEncoding::Gzip);
-        // Compressing costs more than most responses save: the client opts in by
-        // compressing the request, as with other gRPC servers.
-        let encoding = request.headers().get("grpc-encoding");
-        let compressed = encoding.map(HeaderValue::as_bytes) == Some(b"gzip");
-        if compressed {
-            grpc = grpc.send_compressed(CompressionEncoding::Gzip);
-        }
-        if stream {
-            return grpc
-                .server_streaming(
-                    tower::service_fn(|r| self.stream(take_info(pending), r)),
-                    request,
-                )
-                .await;
-        }
-        if served.method.upload.is_some() {
-            return grpc
-                .client_streaming(
-                    tower::service_fn(|r| self.upload(take_info(pending), r)),
-                    request,
-                )
-                .await;
-        }
-        // An uncompressed response bypasses tonic, which would copy it.
-        let body = OnceLock::new();
-        let bypass = (!compressed).then_some(&body);
-        let response = grpc
-            .unary(
-                tower::service_fn(|r| self.unary(take_info(pending), r, bypass)),
-                request,
-            )
-            .await;
-        match body.into_inner() {
-            Some(body) => response.map(|_| Body::new(body)),
-            None => response,
-        }
-    }
-
-    /// Serves a unary call. If there is a `bypass`, the message is stored there and the
-    /// returned one is empty.
-    async fn unary(
-        &self,
-        info: Result<StreamInfo, Status>,
-        request: Request<Bytes>,
-        bypass: Option<&OnceLock<UnaryBody>>,
-    ) -> Result<Response<Bytes>, Status> {
-        let mut info = info?;
-        let served = info.served.clone();
-        let headers = request.metadata().as_ref();
-        let span = info.span.clone();
-        let result = {
-            let work = pin!(self.call(&mut info, headers, request.get_ref()));
-            traced(span, self.bound(work)).await
-        };
-        let mut response = served.response(info.finish(result)?);
-        if let Some(bypass) = bypass
-            && let Some(body) = UnaryBody::new(response.get_ref().clone())
-            && bypass.set(body).is_ok()
+        let mut info = call.info;
+        // Held until HTTP/2 has sent the message.
+        let held = std::mem::take(&mut info.memory);
+        let memory = &info.client.memory;
+        let mut is_compressed = false;
+        if call.is_compressed
+            && let Ok(response) = &mut result
+            && let message = &mut response.decoded.message
+            && let Some(compressed) = compressed(message, memory, info.deadline).await
         {
-            *response.get_mut() = Bytes::new();
+            *message = compressed;
+            is_compressed = true;
         }
-        Ok(response)
+        let result = result.and_then(|response| served.response(response, is_compressed, held));
+        info.finish(result)
+            .unwrap_or_else(|status| status.into_http())
     }
 
     /// Looks up empty path fields and makes the call.
-    async fn call(
-        &self,
-        info: &mut StreamInfo,
-        headers: &HeaderMap,
-        request: &Bytes,
-    ) -> Result<UnaryResponse, Error> {
-        let served = info.served.clone();
-        let method = &served.method;
-        let deadline = info.deadline;
-        let upstream = self.select_upstream(info, headers)?;
+    async fn call(&self, call: &mut Admitted) -> Result<UnaryResponse, Error> {
+        let raw = call.messages.only().await?;
+        let (info, upstream) = (&call.info, &call.upstream);
+        let method = &info.served.method;
+        // A request that waits for its permit is neither decompressed nor bound.
+        let permit = upstream.permit(&info.client, info.deadline).await?;
+        let request = raw.decompress(info.deadline).await?;
         let context = CallContext {
             upstream,
             client: &info.client,
-            deadline,
+            deadline: info.deadline,
+            permit: Some(&permit),
             retry_after: None,
         };
-        let mut resolved = self.names.resolve(context, method, request).await?;
+        let mut resolved = self.names.resolve(context, method, &request).await?;
         loop {
             let result = unary::call(context, method, &resolved.request).await;
             if !resolved.retry(result.as_ref().err()).await? {
@@ -362,101 +375,69 @@ impl Dispatcher {
         }
     }
 
-    /// Selects the upstream of a call. Fails where its dialect lacks the operation.
-    fn select_upstream(
-        &self,
-        info: &mut StreamInfo,
-        headers: &HeaderMap,
-    ) -> Result<&Arc<Upstream>, Error> {
-        let method = &info.served.method;
-        let upstream = self.upstreams.select(&method.family, headers)?;
-        info.upstream = Some(upstream.clone());
-        let dialect = &upstream.settings.dialect;
-        if !method.is_in(dialect) {
-            return Err(Error::Unsupported {
-                family: upstream.settings.family.as_str().into(),
-                dialect: dialect.as_str().into(),
-            });
-        }
-        Ok(upstream)
-    }
-
-    /// Serves an upload.
-    async fn upload(
-        &self,
-        info: Result<StreamInfo, Status>,
-        request: Request<Streaming<Bytes>>,
-    ) -> Result<Response<Bytes>, Status> {
-        let mut info = info?;
-        let served = info.served.clone();
-        let (metadata, _, mut messages) = request.into_parts();
-        let headers = metadata.into_headers();
-        let span = info.span.clone();
-        let result = {
-            let work = pin!(self.call_with_file(&mut info, &headers, &mut messages));
-            traced(span, self.bound(work)).await
-        };
-        Ok(served.response(info.finish(result)?))
-    }
-
     /// Collects the file and makes the call that sends it.
-    async fn call_with_file(
-        &self,
-        info: &mut StreamInfo,
-        headers: &HeaderMap,
-        messages: &mut Streaming<Bytes>,
-    ) -> Result<UnaryResponse, Error> {
-        let served = info.served.clone();
-        let method = &served.method;
+    async fn call_with_file(&self, call: &mut Admitted) -> Result<UnaryResponse, Error> {
+        let (info, upstream) = (&call.info, &call.upstream);
+        let method = &info.served.method;
         let Some(upload) = &method.upload else {
             return Err(Error::Malformed(format!(
                 "{} is not an upload",
                 method.path
             )));
         };
-        let deadline = info.deadline;
-        let upstream = self.select_upstream(info, headers)?;
         let dialect = &upstream.settings.dialect;
-        let file = (self.uploads.receive(method, upload, dialect, messages)).await?;
+        let memory = &info.client.memory;
+        let received = (self.uploads).receive(method, upload, dialect, memory, &mut call.messages);
+        let file = received.await?;
         let context = CallContext {
             upstream,
             client: &info.client,
-            deadline,
+            deadline: info.deadline,
+            permit: None,
             retry_after: None,
         };
-        let reply = context.call(method, &file.call).await?;
+        let reply = context.call(method, &file).await?;
         Ok(UnaryResponse {
-            decoded: context.decode(method, (&file.call.verb, file.call.effect()), &reply)?,
+            decoded: context
+                .decode(method, (&file.verb, file.effect()), &reply)
+                .await?,
             headers: reply.headers,
-            buffer_permit: reply.buffer_permit,
         })
     }
 
     /// Serves a server-streaming call up to its first message.
     async fn stream(
         &self,
-        info: Result<StreamInfo, Status>,
-        request: Request<Bytes>,
-    ) -> Result<Response<InstrumentedStream>, Status> {
-        let mut info = info?;
-        let headers = request.metadata().as_ref();
-        let end = || ConnectionEnd::of(request.extensions());
-        let served = info.served.clone();
+        mut call: Admitted,
+        parts: http::request::Parts,
+    ) -> http::Response<Body> {
+        let end = || ConnectionEnd::of(&parts.extensions);
+        let served = call.info.served.clone();
         let method = &served.method;
         // The call that a watch begins with is not interrupted, nor a download.
         let starts = method.watch.as_ref().is_some_and(|w| w.start.is_some());
         let is_interruptible = !starts && method.download.is_none();
         let result = {
-            let opened = pin!(self.open(&mut info, headers, request.get_ref()));
+            let opened = pin!(self.open(&mut call, &parts.headers));
             tokio::select! {
                 biased;
                 result = self.bound(opened) => result,
                 () = connection_end::reached(end()), if is_interruptible => Err(Error::ConnectionTooOld),
             }
         };
-        let stream = match result {
+        let (mut info, is_compressed) = (call.info, call.is_compressed);
+        let stream = match result.and_then(|stream| {
+            let buffers = match &stream {
+                ResponseStream::File(_) => DOWNLOAD_BYTES,
+                ResponseStream::List(_) | ResponseStream::Watch(_) => 0,
+            };
+            // The stream has a copy of the client's credentials.
+            let client = info.client.metadata_bytes();
+            (info.memory).resize(STREAM_BYTES + buffers + client)?;
+            Ok(stream)
+        }) {
             Ok(stream) => stream,
-            Err(error) => return Err(info.fail(&error)),
+            Err(error) => return info.fail(&error).into_http(),
         };
         let notes = match &stream {
             ResponseStream::List(stream) => stream.notes().clone(),
@@ -468,40 +449,40 @@ impl Dispatcher {
             ResponseStream::Watch(_) | ResponseStream::List(_) => end(),
             ResponseStream::File(_) => None,
         };
-        let mut response = Response::new(info.stream(
-            stream,
-            slow_reader.clone(),
-            end,
-            self.upstreams.cut_off().clone(),
-        ));
+        let memory = info.client.memory.clone();
+        let cut_off = self.upstreams.cut_off().clone();
+        let stream = info.stream(stream, slow_reader.clone(), end, cut_off);
+        let body = Body::new(MessagesBody::new(stream, is_compressed, memory));
+        let mut response = grpc_response(body, is_compressed);
         response.extensions_mut().insert(slow_reader);
-        add_inexact(&notes, response.metadata_mut().as_mut());
-        Ok(response)
+        add_inexact(&notes, response.headers_mut());
+        response
     }
 
     /// Looks up empty path fields and opens the stream.
     async fn open(
         &self,
-        info: &mut StreamInfo,
+        call: &mut Admitted,
         headers: &HeaderMap,
-        request: &Bytes,
     ) -> Result<ResponseStream, Error> {
-        let served = info.served.clone();
-        let method = &served.method;
+        let raw = call.messages.only().await?;
+        let (info, upstream) = (&call.info, &call.upstream);
+        let request = raw.decompress(info.deadline).await?;
+        let method = &info.served.method;
         let opening_deadline = info.deadline;
         // The default deadline is for what precedes a stream: the name lookup, and the
         // call that a watch begins with.
         let deadline = headers
             .contains_key("grpc-timeout")
             .then_some(opening_deadline);
-        let upstream = self.select_upstream(info, headers)?;
         let context = CallContext {
             upstream,
             client: &info.client,
             deadline: opening_deadline,
+            permit: None,
             retry_after: None,
         };
-        let mut resolved = self.names.resolve(context, method, request).await?;
+        let mut resolved = self.names.resolve(context, method, &request).await?;
         loop {
             let result = (self.open_resolved(context, method, deadline, &resolved.request)).await;
             if !resolved.retry(result.as_ref().err()).await? {
@@ -539,16 +520,4 @@ impl Dispatcher {
         let stream = ListStream::open(settings, request);
         stream.await.map(ResponseStream::List)
     }
-}
-
-/// Takes the stream info when tonic calls the handler, which it does once, when the request
-/// message (of an upload, its headers) has arrived.
-fn take_info(pending: &mut Option<StreamInfo>) -> Result<StreamInfo, Status> {
-    pending.take().ok_or_else(|| {
-        let error = Error::RequestNotReceived {
-            code: Code::Internal,
-            problem: "the request has more than one message".to_owned(),
-        };
-        error.status(&error::StatusContext::default())
-    })
 }

@@ -1,8 +1,10 @@
 //! Builds a gateway from its configuration, binds its listeners and serves: the
 //! composition root.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use drawbridge_transcoder::contract::{Contract, GATEWAY_SERVICES};
 use tokio::net::TcpListener;
@@ -22,12 +24,13 @@ use super::listen_files::{ReloadHandle, Watched};
 use super::listener::Connections;
 use super::reflection::{Files, Reflection};
 use super::router::Router;
+use super::status::StatusSource;
 use super::{gateway_service, gauges, health, listen_files, listener};
-use crate::admin::{self, Readiness};
+use crate::admin::{self, Connection, Explorer, Page, Readiness};
 use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
 use crate::config::{Config, ListenFiles, PLAINTEXT_TOKENS};
 use crate::families::family;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, UpstreamRequestMetrics};
 use crate::upstream::{ExchangeHook, Upstreams};
 use crate::watch::Watches;
 
@@ -38,6 +41,8 @@ pub struct Gateway {
     contract: Contract,
     dispatcher: Arc<Dispatcher>,
     metrics: Metrics,
+    /// Of each upstream, in the order of the configuration.
+    exchanges: Vec<Arc<UpstreamRequestMetrics>>,
     descriptors: DescriptorShares,
 }
 
@@ -84,9 +89,13 @@ impl Gateway {
             );
         }
         let metrics = Metrics::default();
+        let exchanges = RefCell::new(Vec::new());
         let count_exchanges = |name: &str| -> ExchangeHook {
-            let requests = metrics.upstream_requests(name);
-            Arc::new(move |exchange| requests.count(exchange.status.map(|s| s.as_u16())))
+            let requests = Arc::new(metrics.upstream_requests(name));
+            exchanges.borrow_mut().push(requests.clone());
+            Arc::new(move |exchange| {
+                requests.count(exchange.status.map(|s| s.as_u16()), exchange.elapsed);
+            })
         };
         let upstreams = Upstreams::build(&config.upstreams, family, |name| {
             Some(count_exchanges(name))
@@ -106,6 +115,7 @@ impl Gateway {
             contract,
             dispatcher,
             metrics,
+            exchanges: exchanges.into_inner(),
             descriptors,
         })
     }
@@ -184,8 +194,9 @@ impl BoundGateway {
             config,
             dispatcher,
             metrics,
+            exchanges,
             descriptors,
-            ..
+            contract,
         } = gateway;
 
         let own = GATEWAY_SERVICES.map(|name| (name.to_owned(), ServingStatus::Serving));
@@ -230,7 +241,29 @@ impl BoundGateway {
             config.server.health_check_interval,
         ));
         let admin_task = admin.map(|admin| {
-            let pages = admin::routes(metrics.clone(), readiness.clone());
+            let methods = dispatcher.methods.iter().map(|(path, served)| {
+                let upstreams = served.by_upstream.iter();
+                let names = upstreams.map(|(upstream, _)| upstream.settings.name.clone());
+                (path[1..].to_owned(), names.collect())
+            });
+            let explorer = Explorer::new(
+                &contract,
+                methods,
+                Connection::new(&config, grpc),
+                config.server.max_request_bytes,
+            );
+            let status = StatusSource {
+                dispatcher: dispatcher.clone(),
+                exchanges,
+                readiness: readiness.clone(),
+                started_at: SystemTime::now(),
+            };
+            let page = config.serves_page().then(|| Page {
+                address: config.admin.unwrap_or(grpc),
+                status: Arc::new(move || status.read()),
+                explorer: Arc::new(explorer),
+            });
+            let pages = admin::routes(metrics.clone(), readiness.clone(), page);
             let listener = AdminListener::new(pages, &config.server, descriptors.admin, &metrics);
             tokio::spawn(listener.serve(admin))
         });

@@ -18,7 +18,7 @@ pub fn register(dispatcher: &Arc<Dispatcher>) {
             name,
             help,
             upstream: None,
-            result: None,
+            label: None,
             value,
             is_counter: false,
         };
@@ -45,6 +45,30 @@ pub fn register(dispatcher: &Arc<Dispatcher>) {
                 watches.polls_total,
             )),
         ];
+        let memory = dispatcher.memory.stats();
+        for (state, value) in [("limit", memory.limit), ("used", memory.used)] {
+            samples.push(Sample {
+                label: Some(("state", state)),
+                ..gauge(
+                    "memory_budget_bytes",
+                    "Memory that calls may hold, and what they hold",
+                    value,
+                )
+            });
+        }
+        for (reason, value) in [
+            ("budget", memory.rejected_by_budget),
+            ("client", memory.rejected_by_client),
+        ] {
+            samples.push(counter(Sample {
+                label: Some(("reason", reason)),
+                ..gauge(
+                    "memory_rejections",
+                    "Requests and responses for which the memory budget had no space",
+                    value,
+                )
+            }));
+        }
         for upstream in dispatcher.upstreams.all() {
             let stats = upstream.stats();
             let upstream_gauge = |name, help, value: u64| Sample {
@@ -68,7 +92,7 @@ pub fn register(dispatcher: &Arc<Dispatcher>) {
             let logins = upstream.credentials.login_counts();
             for (result, count) in logins.into_iter().flat_map(|counts| counts.by_result()) {
                 samples.push(Sample {
-                    result: Some(result),
+                    label: Some(("result", result)),
                     ..counter(upstream_gauge(
                         "logins",
                         "Logins of the gateway at the identity service of an upstream",

@@ -123,7 +123,7 @@ impl Probes {
                             self.rejections = 0;
                         }
                         sleep_until(latest + MIN_REQUESTED_INTERVAL).await;
-                        self.verify(true).await;
+                        self.verify(false).await;
                         break;
                     }
                     () = self.upstream.probe_requested() => {
@@ -141,7 +141,7 @@ impl Probes {
     async fn confirm(&mut self) {
         let upstream = self.upstream.clone();
         let can_read = upstream.accepts_credentials() == Health::Healthy;
-        if can_read && self.verify(true).await {
+        if can_read && self.verify(false).await {
             return;
         }
         if let Some(result) = upstream.probe(self.timeout()).await {
@@ -149,14 +149,15 @@ impl Probes {
         }
     }
 
-    /// Logs in, checks the credentials until they are known to be accepted, then probes.
+    /// Logs in and makes the read of the family, with the credentials: they can be revoked at
+    /// any time. Probes if that shows nothing.
     async fn round(&mut self) {
         let auth = &self.upstream.settings.auth;
         if auth.has_login() && self.upstream.log_in(self.deadline()).await.is_err() {
             self.probe().await;
             return;
         }
-        if !self.verify(false).await {
+        if !self.verify(true).await {
             self.probe().await;
         }
     }
@@ -169,15 +170,16 @@ impl Probes {
         Deadline::after(self.timeout())
     }
 
-    /// Makes the read of the family, unless the credentials are known to be accepted. Returns
-    /// whether it did.
-    async fn verify(&mut self, again: bool) -> bool {
+    /// Makes the read of the family, unless only clients have credentials or they were rejected
+    /// just now. A token that is rejected is replaced by one login. Returns whether the read has
+    /// shown anything; `repeats`: a failure that the probe is to confirm shows nothing.
+    async fn verify(&mut self, repeats: bool) -> bool {
         let upstream = &self.upstream;
         let auth = &upstream.settings.auth;
         let known = upstream.accepts_credentials() == Health::Healthy
             && (auth.is_held() || self.is_verified);
         // Of passthrough, only clients have credentials.
-        if matches!(auth, Settings::Passthrough) || (known && !again) {
+        if matches!(auth, Settings::Passthrough) {
             return false;
         }
         let Some(method) = &self.check else {
@@ -191,6 +193,11 @@ impl Probes {
         let result = health_check::read(upstream, method, self.deadline(), false).await;
         let reason = |error: &Error| health_check::explain(upstream, Some(method), error);
         match &result {
+            Err(Error::Connect(_) | Error::NoResponse(_) | Error::Deadline { .. })
+                if repeats && upstream.responds() == Health::Healthy =>
+            {
+                return false;
+            }
             Ok(()) => {
                 self.is_verified = true;
                 self.rejections = 0;

@@ -20,6 +20,7 @@ use super::accept::Acceptor;
 use super::client_io::{ClientIo, Preface};
 use super::connection_end::ConnectionEnd;
 use super::connection_limits::{Activity, ConnectionLimits, Slot};
+use super::connection_memory::ConnectionMemory;
 use super::router::Router;
 use super::stream_executor::{StreamBody, StreamExecutor};
 use super::tls::{self, Handshakes};
@@ -31,6 +32,9 @@ use crate::telemetry::ConnectionMetrics;
 /// The flow control windows of a stream and of a connection, in bytes.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// What HTTP/2 buffers of one response. More would only be a second copy of it.
+const MAX_SEND_BUFFER_BYTES: usize = 64 << 10;
 
 /// How much more metadata HTTP/2 accepts than [`Router`]: what lies between gets a status of
 /// gRPC, and more than this HTTP 431.
@@ -143,6 +147,7 @@ impl Connections {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_concurrent_streams(settings.max_concurrent_streams)
+            .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
             .max_header_list_size(HTTP2_METADATA_FACTOR * settings.max_metadata_bytes)
             .keep_alive_interval(settings.keepalive_interval)
             .keep_alive_timeout(settings.keepalive_timeout);
@@ -189,9 +194,11 @@ impl Connections {
             tracing::debug!(%error, "connection closed before it was served");
             return;
         }
+        let budget = self.router.dispatcher().memory.clone();
+        let memory = |peer| ConnectionMemory::new(budget, peer);
         let Some(tls) = &self.tls else {
             return self
-                .serve_http(stream, Peer::at(peer.ip()), slot, draining)
+                .serve_http(stream, memory(Peer::at(peer.ip())), slot, draining)
                 .await;
         };
         let handshake = tokio::select! {
@@ -202,7 +209,7 @@ impl Connections {
         match handshake {
             Ok(Some(stream)) => {
                 let peer = tls::peer(&stream).unwrap_or(Peer::at(peer.ip()));
-                self.serve_http(stream, peer, slot, draining).await;
+                self.serve_http(stream, memory(peer), slot, draining).await;
             }
             Ok(None) => {}
             Err(reason) => {
@@ -216,8 +223,13 @@ impl Connections {
     /// Serves HTTP on a connection. It gets GOAWAY at its maximum age, when it has been idle
     /// for too long, when it makes room for another or when the gateway drains, and ends with
     /// its last call.
-    async fn serve_http<T>(&self, io: T, peer: Peer, slot: Slot, mut draining: watch::Receiver<()>)
-    where
+    async fn serve_http<T>(
+        &self,
+        io: T,
+        memory: ConnectionMemory,
+        slot: Slot,
+        mut draining: watch::Receiver<()>,
+    ) where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let settings = &self.settings;
@@ -228,7 +240,7 @@ impl Connections {
             if let Some(end) = &connection_end {
                 request.extensions_mut().insert(end.clone());
             }
-            let response = self.router.respond(request, peer);
+            let response = self.router.respond(request, &memory);
             async move { Ok::<_, Infallible>(response.await.map(StreamBody::new)) }
         });
         let preface = Preface::default();

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -26,10 +27,17 @@ use tonic_reflection::pb::v1::{
 use super::connection_end::{self, ConnectionEnd};
 use crate::engine::stream_limiter::StreamLimiter;
 use crate::error::{Error, StatusContext, cut};
+use crate::memory::Memory;
 
 /// The size of a response from which on further dependencies are left out: common clients
 /// accept 4 MiB. They request what is missing by its name.
 const MAX_RESPONSE_BYTES: usize = 2 << 20;
+
+/// The most bytes of the requests of a stream that wait until the client reads.
+const MAX_WAITING_BYTES: usize = 64 << 10;
+
+/// `RetryInfo` of a stream with too many of them.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The longest name that an error repeats, in bytes.
 const MAX_QUOTED_BYTES: usize = 200;
@@ -387,21 +395,62 @@ impl Answers {
         &mut self,
         mut requests: Streaming<ServerReflectionRequest>,
         sender: &mpsc::Sender<Result<ServerReflectionResponse, Status>>,
+        memory: &Memory,
         max_request_bytes: usize,
     ) -> Option<Error> {
+        let mut waiting = VecDeque::new();
+        let mut waiting_bytes = 0;
+        // For the response that waits in the channel, and the one that tonic has encoded.
+        let mut reservation = memory.empty();
+        let mut before = 0;
+        let mut is_open = true;
         loop {
-            match requests.message().await {
-                Ok(Some(request)) => {
-                    // Fails only when the client has left, and then this future is dropped.
-                    let _ = sender.send(Ok(self.response(request))).await;
+            tokio::select! {
+                biased;
+                // Fails only when the client has left, and then this future is dropped.
+                Ok(permit) = sender.reserve(), if !waiting.is_empty() => {
+                    let Some(request) = waiting.pop_front() else { continue };
+                    waiting_bytes -= size(&request);
+                    let response = self.response(request);
+                    let length = response.encoded_len();
+                    if let Err(exhausted) = reservation.resize_long(before + length + waiting_bytes)
+                    {
+                        return Some(exhausted.into());
+                    }
+                    before = length;
+                    permit.send(Ok(response));
                 }
-                Ok(None) => return None,
-                Err(status) => {
-                    return Some(Error::request_not_received(&status, max_request_bytes));
-                }
+                // Read also while the client reads nothing, so that HTTP/2 does not buffer them.
+                request = requests.message(), if is_open => match request {
+                    Ok(Some(request)) => {
+                        waiting_bytes += size(&request);
+                        if waiting_bytes > MAX_WAITING_BYTES {
+                            return Some(Error::Overload {
+                                code: Code::ResourceExhausted,
+                                problem: "the client does not read the responses to its requests"
+                                    .to_owned(),
+                                retry_after: RETRY_AFTER,
+                            });
+                        }
+                        if let Err(exhausted) = reservation.resize_long(before + waiting_bytes) {
+                            return Some(exhausted.into());
+                        }
+                        waiting.push_back(request);
+                    }
+                    Ok(None) => is_open = false,
+                    Err(status) => {
+                        return Some(Error::request_not_received(&status, max_request_bytes));
+                    }
+                },
+                else => return None,
             }
         }
     }
+}
+
+/// Returns what a request counts for while it waits.
+fn size(request: &ServerReflectionRequest) -> usize {
+    size_of::<ServerReflectionRequest>() + request.encoded_len()
 }
 
 #[tonic::async_trait]
@@ -414,6 +463,8 @@ impl ServerReflection for Reflection {
     ) -> Result<Response<Self::ServerReflectionInfoStream>, Status> {
         let end = ConnectionEnd::of(request.extensions());
         let (limiter, max_request_bytes) = (self.limiter.clone(), self.max_request_bytes);
+        let memory = request.extensions().get::<Memory>().cloned();
+        let memory = memory.unwrap_or_default();
         let mut answers = Answers {
             services: self.services.clone(),
             files: self.files.clone(),
@@ -425,7 +476,7 @@ impl ServerReflection for Reflection {
             let requests = request.into_inner();
             let failure = tokio::select! {
                 () = sender.closed() => return,
-                failure = answers.answer(requests, &sender, max_request_bytes) => failure,
+                failure = answers.answer(requests, &sender, &memory, max_request_bytes) => failure,
                 () = limiter.drain_begun() => Some(Error::Draining),
                 () = connection_end::reached(end) => Some(Error::ConnectionTooOld),
             };

@@ -1,7 +1,9 @@
 //! Response metadata: what the upstream's headers and the decoder add to a response.
 
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use tonic::body::Body;
 
 use drawbridge_transcoder::json::Notes;
 
@@ -20,14 +22,29 @@ const MAX_INEXACT_BYTES: usize = 1_000;
 /// What is escaped in [`INEXACT`], together with all characters outside ASCII.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b',').add(b'%');
 
+/// Makes the response with this body.
+pub fn grpc_response(body: Body, is_compressed: bool) -> http::Response<Body> {
+    let mut response = http::Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    if is_compressed {
+        let name = HeaderName::from_static("grpc-encoding");
+        headers.insert(name, HeaderValue::from_static("gzip"));
+    }
+    response
+}
+
 /// Copies these headers of the upstream's response, except values that some gRPC clients
 /// reject.
 pub fn forward(names: &[HeaderName], from: &HeaderMap, to: &mut HeaderMap) {
     for name in names {
         let fits =
             |value: &&HeaderValue| value.len() <= MAX_FORWARDED_BYTES && value.to_str().is_ok();
-        if let Some(value) = from.get(name).filter(fits) {
-            to.insert(name.clone(), value.clone());
+        // A copy, since the value of the upstream keeps the memory of its complete head.
+        if let Some(value) = from.get(name).filter(fits)
+            && let Ok(value) = HeaderValue::from_bytes(value.as_bytes())
+        {
+            to.insert(name.clone(), value);
         }
     }
 }

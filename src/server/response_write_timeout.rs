@@ -14,7 +14,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use crate::error::{self, Error};
-use drawbridge_transcoder::call::BufferPermit;
+use crate::memory::Memory;
 
 /// How often open responses are checked. A timeout fires up to this much late.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -78,8 +78,8 @@ struct OpenBody {
     /// waits for data.
     unread_since: Option<Instant>,
     slow_reader: Option<SlowReader>,
-    /// The part of the buffer for long responses that the body occupies.
-    _buffer_permit: BufferPermit,
+    /// What the chunks draw from that HTTP/2 has and has not sent.
+    memory: Memory,
 }
 
 impl ResponseWriteTimeout {
@@ -91,14 +91,13 @@ impl ResponseWriteTimeout {
         }
     }
 
-    /// Guards a response. Its [`BufferPermit`], if it has one, is released with the body.
-    pub fn guard(&self, mut response: Response<Body>) -> Response<Body> {
+    /// Guards a response of a client with this memory.
+    pub fn guard(&self, mut response: Response<Body>, memory: Memory) -> Response<Body> {
         let length = response.body().size_hint().exact();
         if length.is_some_and(|length| length <= (MESSAGE_PREFIX_BYTES + MAX_CHUNK_BYTES) as u64) {
             // Not guarded: HTTP/2 buffers it at once, whether the client reads or not.
             return response;
         }
-        let buffer_permit = response.extensions_mut().remove::<BufferPermit>();
         let slow_reader = response.extensions_mut().remove::<SlowReader>();
         response.map(|body| {
             let state = Arc::new(Mutex::new(State::Open(OpenBody {
@@ -106,7 +105,7 @@ impl ResponseWriteTimeout {
                 rest: Bytes::new(),
                 unread_since: Some(Instant::now()),
                 slow_reader,
-                _buffer_permit: buffer_permit.unwrap_or_default(),
+                memory,
             })));
             let mut open = lock(&self.open);
             open.responses.push(Arc::downgrade(&state));
@@ -173,10 +172,14 @@ impl State {
 }
 
 impl OpenBody {
-    /// Returns the next chunk: a copy, since a slice would keep the memory of the frame.
+    /// Returns the next chunk: a copy, since a slice would keep the memory of the frame after
+    /// the body is dropped. Without memory for a copy it is a slice, which needs none.
     fn chunk(&mut self) -> Bytes {
         let length = self.rest.len().min(MAX_CHUNK_BYTES);
-        let chunk = Bytes::copy_from_slice(&self.rest[..length]);
+        let chunk = match self.memory.reserve(length) {
+            Ok(reservation) => reservation.attach(self.rest[..length].to_vec()),
+            Err(_) => self.rest.slice(..length),
+        };
         self.rest.advance(length);
         if self.rest.is_empty() {
             self.rest = Bytes::new();
@@ -266,6 +269,7 @@ fn unread(idle: Duration) -> Error {
             "the client read nothing of the response for {} s",
             idle.as_secs()
         ),
+        retry_after: None,
     }
 }
 
@@ -289,8 +293,8 @@ mod tests {
         Ok(Frame::data(vec![7; length].into()))
     }
 
-    /// Guards a stream. The `Arc` counts the references to its memory: of the stream, of its
-    /// permit and of the test.
+    /// Guards a stream. The `Arc` counts the references to its memory: of the stream and
+    /// of the test.
     fn stream(
         timeout: &ResponseWriteTimeout,
         frames: impl Stream<Item = Result<Frame<Bytes>, Status>> + Send + 'static,
@@ -304,10 +308,11 @@ mod tests {
         let mut response = Response::new(Body::new(StreamBody::new(frames)));
         let slow_reader = SlowReader::default();
         response.extensions_mut().insert(slow_reader.clone());
-        response
-            .extensions_mut()
-            .insert(BufferPermit(Some(memory.clone())));
-        (timeout.guard(response).into_body(), memory, slow_reader)
+        (
+            timeout.guard(response, Memory::default()).into_body(),
+            memory,
+            slow_reader,
+        )
     }
 
     /// Reads a chunk and returns its length.
@@ -327,7 +332,7 @@ mod tests {
                 assert_eq!(read(&mut body).await, length.min(MAX_CHUNK_BYTES));
             }
             sleep(TIMEOUT - SECOND).await;
-            assert_eq!(Arc::strong_count(&memory), 3);
+            assert_eq!(Arc::strong_count(&memory), 2);
             sleep(SECOND + CHECK_INTERVAL).await;
             assert_eq!(Arc::strong_count(&memory), 1);
             assert_eq!(slow_reader.error().unwrap().code(), Code::DeadlineExceeded);
@@ -359,7 +364,7 @@ mod tests {
         // The client waits for data that does not arrive.
         assert!(tokio::time::timeout(SECOND, body.frame()).await.is_err());
         sleep(10 * TIMEOUT).await;
-        assert!(Arc::strong_count(&memory) == 3 && slow_reader.error().is_none());
+        assert!(Arc::strong_count(&memory) == 2 && slow_reader.error().is_none());
         drop(body);
         assert_eq!(Arc::strong_count(&memory), 1);
         // The check ends where no response is open.
@@ -374,12 +379,16 @@ mod tests {
     async fn unread_response_of_known_length_is_reset() {
         let timeout = ResponseWriteTimeout::new(TIMEOUT);
         let response = |length| Response::new(Body::new(Full::new(Bytes::from(vec![7; length]))));
-        let mut body = timeout.guard(response(3 * MAX_CHUNK_BYTES)).into_body();
+        let mut body = timeout
+            .guard(response(3 * MAX_CHUNK_BYTES), Memory::default())
+            .into_body();
         assert_eq!(body.size_hint().exact(), Some(3 * MAX_CHUNK_BYTES as u64));
         sleep(TIMEOUT + CHECK_INTERVAL).await;
         body.frame().await.unwrap().unwrap_err();
         // HTTP/2 buffers a short one.
-        let body = timeout.guard(response(MAX_CHUNK_BYTES)).into_body();
+        let body = timeout
+            .guard(response(MAX_CHUNK_BYTES), Memory::default())
+            .into_body();
         assert!(lock(&timeout.open).responses.is_empty());
         assert_eq!(
             body.collect().await.unwrap().to_bytes().len(),

@@ -13,9 +13,13 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use crate::deadline::Deadline;
-use crate::downstream::{Downstream, Peer};
+use crate::downstream::Downstream;
 use crate::error::{self, Error, cut};
+use crate::memory::{CALL_BYTES, SHORT_BYTES};
+use crate::server::admission::add_accepted_encodings;
 use crate::server::authn::ClientTokens;
+use crate::server::charged_body::{ChargedBody, ChargedResponse};
+use crate::server::connection_memory::ConnectionMemory;
 use crate::server::dispatcher::Dispatcher;
 use crate::server::protocol;
 use crate::server::request_body_timeout::TimeoutBody;
@@ -38,6 +42,9 @@ const REFLECTION_PATH: &str = "/grpc.reflection.v1.ServerReflection/ServerReflec
 /// What an entry of the metadata counts in addition to its name and its value. Source: RFC 9113,
 /// "SETTINGS_MAX_HEADER_LIST_SIZE".
 const METADATA_ENTRY_BYTES: usize = 32;
+
+/// What an entry needs in memory in addition to that: its place in the map.
+const METADATA_ENTRY_MEMORY: usize = 96;
 
 /// The longest part of a client's path that an error repeats, in bytes.
 const MAX_QUOTED_BYTES: usize = 120;
@@ -76,8 +83,12 @@ impl Router {
         &self.dispatcher
     }
 
-    /// Serves one request of a client.
-    pub(super) fn respond(&self, request: Request<Body>, mut peer: Peer) -> ResponseFuture {
+    /// Serves one request of a connection.
+    pub(super) fn respond(
+        &self,
+        request: Request<Body>,
+        connection: &ConnectionMemory,
+    ) -> ResponseFuture {
         if let Err(rejection) = protocol::check(&request) {
             self.dispatcher.metrics.unsupported.inc();
             tracing::debug!(?rejection, "request rejected");
@@ -91,22 +102,32 @@ impl Router {
             return self.reject(path, request.headers(), &error);
         }
         // Health needs no token: load balancers have none.
-        if !path.starts_with("/grpc.health.") {
-            peer = match self.tokens.authenticate(request.headers(), peer) {
-                Ok(peer) => peer,
-                Err(error) => {
-                    let status = self.dispatcher.reject(path, request.headers(), &error);
-                    return self.ready(status.into_http());
-                }
-            };
-        }
+        let peer = match path.starts_with("/grpc.health.") {
+            true => Ok(connection.peer()),
+            false => self
+                .tokens
+                .authenticate(request.headers(), connection.peer()),
+        };
+        let peer = match peer {
+            Ok(peer) => peer,
+            Err(error) => {
+                let status = self.dispatcher.reject(path, request.headers(), &error);
+                return self.ready(status.into_http());
+            }
+        };
+        let memory = connection.of(peer);
+        let call_bytes = call_bytes(request.headers(), size);
         let timeouts = self.dispatcher.request_timeouts;
         if let Some(method) = self.dispatcher.method(path) {
             let dispatcher = self.dispatcher.clone();
-            let deadline = dispatcher.deadline(request.headers());
+            let admission = match dispatcher.admission(request.headers(), call_bytes, memory) {
+                Ok(admission) => admission,
+                Err(error) => return self.reject(path, request.headers(), &error),
+            };
+            let deadline = admission.deadline;
             let request = request.map(|body| TimeoutBody::new(body, deadline, timeouts));
             return Box::pin(async move {
-                let response = dispatcher.serve(&method, request, peer, deadline).await;
+                let response = dispatcher.serve(&method, request, peer, admission).await;
                 dispatcher.mark_sandbox(response)
             });
         }
@@ -117,9 +138,17 @@ impl Router {
             let error = Error::UnknownMethod(self.unknown_method(path));
             return self.reject(path, request.headers(), &error);
         };
+        let reservation = match memory.reserve(call_bytes) {
+            Ok(reservation) => reservation,
+            Err(exhausted) => return self.reject(path, request.headers(), &exhausted.into()),
+        };
         let until = Deadline::after(timeouts.total);
-        let mut request =
-            request.map(|body| Body::new(TimeoutBody::of_requests(body, until, timeouts)));
+        let max_bytes = self.dispatcher.max_request_bytes;
+        let mut request = request.map(|body| {
+            let body = TimeoutBody::of_requests(body, until, timeouts);
+            Body::new(ChargedBody::new(body, memory.clone(), max_bytes))
+        });
+        request.extensions_mut().insert(memory.clone());
         if own == REFLECTION_ALPHA {
             *request.uri_mut() = Uri::from(PathAndQuery::from_static(REFLECTION_PATH));
         }
@@ -127,10 +156,17 @@ impl Router {
         let dispatcher = self.dispatcher.clone();
         Box::pin(async move {
             let response = match response.await {
-                Ok(response) => own_status(response, dispatcher.max_request_bytes),
+                Ok(response) => own_status(response, max_bytes),
                 Err(never) => match never {},
             };
-            dispatcher.mark_sandbox(dispatcher.write_timeout.guard(response))
+            let response = response.map(|body| {
+                Body::new(ChargedResponse {
+                    body,
+                    memory: memory.clone(),
+                    reservation: Some(reservation),
+                })
+            });
+            dispatcher.mark_sandbox(dispatcher.write_timeout.guard(response, memory))
         })
     }
 
@@ -145,6 +181,8 @@ impl Router {
             Some(_) => &path[1..],
             None => own_method(path).unwrap_or_default(),
         };
+        let id = request_id.unwrap_or_default();
+        self.dispatcher.record_rejection(operation, id, error);
         let (message, reason) = ("request rejected", error.log_text());
         if is_logged(message, error, false) {
             tracing::info!(operation, request_id, reason, "{message}");
@@ -157,7 +195,9 @@ impl Router {
         if let Some(id) = client.request_id {
             status.metadata_mut().as_mut().insert("x-request-id", id);
         }
-        self.ready(status.into_http())
+        let mut response = status.into_http();
+        add_accepted_encodings(error, &mut response);
+        self.ready(response)
     }
 
     fn ready(&self, response: Response<Body>) -> ResponseFuture {
@@ -226,6 +266,12 @@ fn metadata_size(headers: &HeaderMap) -> usize {
         name.as_str().len() + value.len() + METADATA_ENTRY_BYTES
     };
     headers.iter().map(size).sum()
+}
+
+/// Returns what a call with metadata of this size counts for.
+fn call_bytes(headers: &HeaderMap, metadata_bytes: usize) -> usize {
+    let entries = headers.len() * METADATA_ENTRY_MEMORY;
+    CALL_BYTES + (metadata_bytes + entries).saturating_sub(SHORT_BYTES)
 }
 
 /// Replaces the status with which tonic rejects a request message that is too long.

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::HeaderName;
-use tonic::Response;
+use tonic::body::Body;
 
 use crate::engine::unary::UnaryResponse;
-use crate::server::response_metadata::{add_inexact, forward};
-use crate::telemetry::RpcMetrics;
+use crate::error::Error;
+use crate::memory::Reservation;
+use crate::server::response_metadata::{add_inexact, forward, grpc_response};
+use crate::server::unary_body::UnaryBody;
+use crate::telemetry::{FailedCalls, RpcMetrics};
 use crate::upstream::Upstream;
 use drawbridge_transcoder::contract::Method;
 
@@ -19,25 +21,28 @@ pub struct ServedMethod {
     pub(super) by_upstream: Vec<(Arc<Upstream>, RpcMetrics)>,
     /// Metrics of calls that fail before an upstream is selected.
     pub(super) unrouted: RpcMetrics,
+    /// Where its failed calls are kept.
+    pub(super) failed_calls: FailedCalls,
     /// Headers of the upstream's response that become response metadata.
     pub(super) forwarded_headers: Vec<HeaderName>,
 }
 
 impl ServedMethod {
-    /// Makes the gRPC response and its metadata.
-    pub(super) fn response(&self, response: UnaryResponse) -> Response<Bytes> {
-        let UnaryResponse {
-            decoded,
-            headers,
-            buffer_permit,
-        } = response;
-        let mut response = Response::new(decoded.message);
-        if buffer_permit.0.is_some() {
-            response.extensions_mut().insert(buffer_permit);
-        }
-        let metadata = response.metadata_mut().as_mut();
+    /// Makes the gRPC response and its metadata, of a message that may be compressed. It keeps `held`, the memory of the call.
+    pub(super) fn response(
+        &self,
+        response: UnaryResponse,
+        is_compressed: bool,
+        held: Reservation,
+    ) -> Result<http::Response<Body>, Error> {
+        let UnaryResponse { decoded, headers } = response;
+        let limit = u32::MAX as usize;
+        let body = UnaryBody::new(decoded.message, is_compressed, held)
+            .ok_or(Error::ResponseTooLarge { limit })?;
+        let mut response = grpc_response(Body::new(body), is_compressed);
+        let metadata = response.headers_mut();
         forward(&self.forwarded_headers, &headers, metadata);
         add_inexact(&decoded.notes, metadata);
-        response
+        Ok(response)
     }
 }

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -13,11 +13,13 @@ use tonic::{Code, Status};
 use crate::deadline::{CutOff, Deadline};
 use crate::downstream::{Downstream, Peer};
 use crate::error::{self, Error};
+use crate::memory::Reservation;
+use crate::server::admission::Admission;
 use crate::server::connection_end::EndReached;
 use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::SlowReader;
 use crate::server::served_method::ServedMethod;
-use crate::telemetry::{self, LineKind, RpcMetrics, code_name};
+use crate::telemetry::{self, FailedCall, LineKind, RpcMetrics, code_name};
 use crate::upstream::{CUT_OFF, Upstream};
 
 /// Runs `work` within the call's span, if it has one.
@@ -48,6 +50,10 @@ pub struct StreamInfo {
     pub upstream: Option<Arc<Upstream>>,
     /// When the call ends at the latest.
     pub deadline: Deadline,
+    /// Whether the messages of the request are compressed.
+    pub is_compressed: bool,
+    /// What the call holds for its metadata and all that is short.
+    pub memory: Reservation,
     started_at: Instant,
     pub span: Option<tracing::Span>,
     /// Streams only: why the stream was dropped, if its client did not read.
@@ -75,18 +81,21 @@ impl StreamInfo {
         traces: bool,
         headers: &HeaderMap,
         peer: Peer,
-        deadline: Deadline,
+        admission: Admission,
     ) -> Self {
         let mut client = Downstream::from_metadata(headers);
         client.peer = peer;
         client.identify();
+        client.memory = admission.memory;
         let span = traces.then(|| telemetry::server_span(&served.method, &mut client));
         served.unrouted.in_flight.inc();
         Self {
             served: served.clone(),
             client,
             upstream: None,
-            deadline,
+            deadline: admission.deadline,
+            is_compressed: admission.is_compressed,
+            memory: admission.reservation,
             started_at: Instant::now(),
             span,
             slow_reader: None,
@@ -219,6 +228,18 @@ impl StreamInfo {
         // A drain and the age of a connection end streams on purpose.
         let is_planned = matches!(error, Error::Draining | Error::ConnectionTooOld);
         let is_warning = is_server_error && !is_planned;
+        if !is_planned {
+            self.served.failed_calls.add(FailedCall {
+                at: SystemTime::now(),
+                code,
+                kind: error.log_kind(),
+                operation: operation.into(),
+                upstream: upstream.into(),
+                request_id: request_id.into(),
+                elapsed: Some(self.started_at.elapsed()),
+                count: 1,
+            });
+        }
         let is_logged = is_logged("call failed", error, is_warning);
         if is_logged && is_warning {
             tracing::warn!(
@@ -260,6 +281,16 @@ impl Drop for StreamInfo {
                 drop(self.record_failure(&Error::NoResponse(CUT_OFF.to_owned())));
             }
             None => self.end(Code::Cancelled),
+        }
+    }
+}
+
+impl InstrumentedStream {
+    /// Ends the stream with an error, and returns its status.
+    pub fn fail(&mut self, error: &Error) -> Status {
+        match self.info.take() {
+            Some(info) => info.fail(error),
+            None => error.status(&error::StatusContext::default()),
         }
     }
 }

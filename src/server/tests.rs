@@ -17,9 +17,10 @@ use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::downstream::Peer;
 use crate::server::authn::ClientTokens;
+use crate::server::connection_memory::ConnectionMemory;
 use crate::server::dispatcher::Dispatcher;
 use crate::server::request_body_timeout::{RequestTimeouts, TimeoutBody};
-use crate::server::router::Router;
+use crate::server::router::{ResponseFuture, Router};
 use crate::telemetry::Metrics;
 use crate::upstream::{self, Upstreams};
 use crate::watch::Watches;
@@ -36,6 +37,7 @@ const GET_BUILD_INFO: &str = "/openstack.orchestration.v1.MetaService/GetBuildIn
 fn router(upstreams: Vec<upstream::Settings>) -> (Arc<Dispatcher>, Router) {
     let mut config = Config::sandbox();
     config.upstreams = upstreams;
+    config.server.max_memory_bytes = Some(32 << 20);
     let contract = crate::contract::with_built_in(&[]).unwrap();
     let dispatcher = Arc::new(Dispatcher::new(
         &config,
@@ -80,6 +82,12 @@ fn request(
         .unwrap()
 }
 
+/// Serves a request on a connection of its own.
+fn respond(router: &Router, request: http::Request<Body>) -> ResponseFuture {
+    let budget = router.dispatcher().memory.clone();
+    router.respond(request, &ConnectionMemory::new(budget, Peer::default()))
+}
+
 fn status(response: &http::Response<Body>) -> Status {
     Status::from_header_map(response.headers()).unwrap()
 }
@@ -93,14 +101,122 @@ fn metric(dispatcher: &Dispatcher, text: &str) -> String {
     lines.next().unwrap_or_default().to_owned()
 }
 
+/// Returns the settings of an upstream that no test calls.
+fn unused(name: &str, family: &str, auth: crate::credentials::Settings) -> upstream::Settings {
+    let mut settings = upstream::Settings::new(name, family, auth);
+    settings.dialect = crate::families::family(family).dialects[0].to_owned();
+    settings.endpoint = Some("http://127.0.0.1:1".parse().unwrap());
+    settings.project_id = Some("p1".into());
+    settings.transport.proxy_from_env = false;
+    settings
+}
+
+#[tokio::test]
+async fn what_metadata_rejects_is_rejected_before_the_body_is_read() {
+    use crate::credentials::Settings::{None as NoAuth, Passthrough};
+    let mut old = unused("old", "heat", NoAuth);
+    old.dialect = "rackspace".into();
+    let mut exposed = unused("exposed", "heat", Passthrough);
+    exposed.endpoint = Some("http://heat.example".parse().unwrap());
+    let mut own = unused("own", "jp1ao", Passthrough);
+    own.is_default = true;
+    let (dispatcher, router) = router(vec![
+        old,
+        exposed,
+        unused("own_heat", "heat", Passthrough),
+        own,
+    ]);
+    let get_stack = "/openstack.orchestration.v1.StackService/GetStack";
+    let watch_stack = "/openstack.orchestration.v1.StackService/WatchStack";
+    let upload = "/hitachi.automation.v1.ServiceTemplateService/ImportServiceTemplate";
+    let list_outputs = "/openstack.orchestration.v1.StackOutputService/ListStackOutputs";
+    let passthrough = ("drawbridge-upstream", "own_heat");
+    let long = "x".repeat(70_000);
+    let token = ("x-auth-token", "t");
+    for (path, metadata, want, text) in [
+        (get_stack, vec![], Code::FailedPrecondition, "no default"),
+        (
+            get_stack,
+            vec![("drawbridge-upstream", "none")],
+            Code::InvalidArgument,
+            "no upstream",
+        ),
+        (
+            get_stack,
+            vec![passthrough],
+            Code::Unauthenticated,
+            "x-auth-token",
+        ),
+        (
+            watch_stack,
+            vec![passthrough],
+            Code::Unauthenticated,
+            "x-auth-token",
+        ),
+        (upload, vec![], Code::Unauthenticated, "x-auth-token"),
+        (
+            get_stack,
+            vec![("drawbridge-upstream", "exposed"), token],
+            Code::FailedPrecondition,
+            "plaintext",
+        ),
+        (
+            list_outputs,
+            vec![("drawbridge-upstream", "old")],
+            Code::Unimplemented,
+            "rackspace",
+        ),
+        (
+            get_stack,
+            vec![passthrough, token, ("grpc-encoding", "zstd")],
+            Code::Unimplemented,
+            "zstd",
+        ),
+        (
+            get_stack,
+            vec![passthrough, token, ("grpc-timeout", "soon")],
+            Code::InvalidArgument,
+            "grpc-timeout",
+        ),
+        (
+            get_stack,
+            vec![passthrough, token, ("x-long", &*long)],
+            Code::ResourceExhausted,
+            "max_metadata_bytes",
+        ),
+        (
+            "/no.Such/Method",
+            vec![token],
+            Code::Unimplemented,
+            "no.Such",
+        ),
+    ] {
+        let unread = tokio_stream::once(()).map(|()| panic!("the body is read"));
+        let mut request = request(path, "1H", unread);
+        for (name, value) in metadata {
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        let response = respond(&router, request).await;
+        let status = status(&response);
+        assert_eq!(status.code(), want, "{path} {status:?}");
+        assert!(status.message().contains(text), "{path} {status:?}");
+        let accepted = response.headers().get("grpc-accept-encoding");
+        assert_eq!(accepted.is_some(), text == "zstd", "{path}");
+    }
+    // A rejection by the upstream's settings is counted as a call.
+    let line = metric(&dispatcher, "UNAUTHENTICATED");
+    assert!(line.contains("own") && line.ends_with(" 1"), "{line}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn incomplete_message_times_out_and_is_counted() {
-    let (dispatcher, router) = router(vec![]);
+    let heat = unused("u", "heat", crate::credentials::Settings::None);
+    let (dispatcher, router) = router(vec![heat]);
     // No data; a part of the prefix; a complete message without END_STREAM.
     for (chunks, count) in [(vec![], 1), (vec![&[0, 0][..]], 2), (vec![&[0; 5][..]], 3)] {
         let silent = tokio_stream::iter(chunks).chain(tokio_stream::pending());
         let start = Instant::now();
-        let call = router.respond(request(GET_BUILD_INFO, "1H", silent), Peer::default());
+        let call = respond(&router, request(GET_BUILD_INFO, "1H", silent));
         let hour = Duration::from_secs(3_600);
         let response = tokio::time::timeout(hour, call)
             .await
@@ -118,9 +234,9 @@ async fn incomplete_message_times_out_and_is_counted() {
         );
     }
     // A request that is being read is in flight; cancelled, it is counted.
-    let call = router.respond(
+    let call = respond(
+        &router,
         request(GET_BUILD_INFO, "1H", tokio_stream::pending()),
-        Peer::default(),
     );
     let mut call = Box::pin(call);
     tokio::select! {
@@ -200,7 +316,7 @@ async fn metadata_that_is_too_long_is_rejected_with_the_setting() {
         let mut request = request(path, "1H", tokio_stream::iter([&[0; 5][..]]));
         request.headers_mut().remove("grpc-timeout");
         request.headers_mut().insert("big", value.parse().unwrap());
-        let status = status(&router.respond(request, Peer::default()).await);
+        let status = status(&respond(&router, request).await);
         if !is_rejected {
             assert_ne!(status.code(), Code::ResourceExhausted, "{status:?}");
             continue;
@@ -238,9 +354,7 @@ async fn deadline_counts_from_the_headers() {
     for slow in [false, true] {
         let start = Instant::now();
         let chunks = empty_message(slow);
-        let response = router
-            .respond(request(GET_BUILD_INFO, "10S", chunks), Peer::default())
-            .await;
+        let response = respond(&router, request(GET_BUILD_INFO, "10S", chunks)).await;
         let status = status(&response);
         assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
         assert_eq!(start.elapsed().as_millis(), 9_950, "{status:?}");
@@ -329,9 +443,7 @@ async fn heat() -> upstream::Settings {
     });
     let (listener, mut settings) = silent().await;
     tokio::spawn(async move { axum::serve(listener, router).await });
-    // Holds one list that is read, and eight that are written.
     settings.transport.max_response_bytes = 1 << 20;
-    settings.transport.max_buffered_bytes = 1 << 20;
     settings
 }
 
@@ -354,7 +466,7 @@ async fn open(
         request = request.header("grpc-accept-encoding", encoding);
     }
     let request = request.body(Body::new(body)).unwrap();
-    router.respond(request, Peer::default()).await
+    respond(router, request).await
 }
 
 /// Runs `work` in paused time. Time runs again afterwards, so that no timeout fires while
@@ -396,21 +508,21 @@ async fn unread_responses_free_memory_and_permits() {
     let (dispatcher, mut router) = router(vec![heat().await]);
     let router = &mut router;
     let request = pb::ListStacksRequest::default;
-    for (path, encoding) in [(list, None), (list, Some("gzip")), (stream, None)] {
-        // Opened at once: each waits for the memory of the read buffer, then of the write buffer.
-        let mut opened = tokio::task::JoinSet::new();
-        for _ in 0..9 {
-            let mut router = router.clone();
-            opened.spawn(async move { open(&mut router, path, request(), encoding).await });
-        }
-        let unread = opened.join_all().await;
-        for response in &unread {
-            assert!(Status::from_header_map(response.headers()).is_none());
-        }
-        let full = status(&in_paused_time(open(router, list, request(), None)).await);
-        assert_eq!(full.code(), Code::ResourceExhausted, "{path} {encoding:?}");
+    for path in [list, stream] {
+        let mut unread = Vec::new();
+        let full = loop {
+            let response = open(router, path, request(), None).await;
+            match Status::from_header_map(response.headers()) {
+                None => unread.push(response),
+                Some(status) => break status,
+            }
+        };
+        assert_eq!(full.code(), Code::ResourceExhausted, "{path}");
+        assert!(full.message().contains("one client"), "{full:?}");
+        // Half of the budget and what each connection has of its own, in responses of 0.9 MB.
+        assert!((8..30).contains(&unread.len()), "{path}: {}", unread.len());
         in_paused_time(sleep(Duration::from_secs(40))).await;
-        let response = open(router, list, request(), encoding).await;
+        let response = open(router, path, request(), None).await;
         let last = response.into_body().collect().await.unwrap();
         assert_eq!(last.trailers().unwrap()["grpc-status"], "0");
         drop(unread);

@@ -1,17 +1,18 @@
-//! The response body of a unary call. tonic would copy the message; this body sends it as
-//! its own HTTP frame.
+//! The response body of a unary call. A long message is an HTTP frame of its own, without a
+//! copy.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 
+use crate::memory::Reservation;
 use crate::server::response_write_timeout::MAX_CHUNK_BYTES;
 
-/// An uncompressed message and the status OK. Source: gRPC over HTTP/2,
+/// A message and the status OK. Source: gRPC over HTTP/2,
 /// "Length-Prefixed-Message" and "Trailers".
 #[derive(Debug)]
 pub struct UnaryBody {
@@ -25,19 +26,20 @@ pub struct UnaryBody {
 
 impl UnaryBody {
     /// Creates the body of a message; `None` for one longer than the prefix can express.
-    pub fn new(message: Bytes) -> Option<Self> {
+    /// `reservation` is returned when HTTP/2 has sent the message: a client that does not
+    /// read keeps it there.
+    pub fn new(message: Bytes, is_compressed: bool, reservation: Reservation) -> Option<Self> {
         let length = u32::try_from(message.len()).ok()?;
         // Copying a short message costs less than a second frame.
         let short = message.len() <= MAX_CHUNK_BYTES;
-        let mut prefix = BytesMut::with_capacity(5 + if short { message.len() } else { 0 });
-        // Not compressed.
-        prefix.put_u8(0);
+        let mut prefix = Vec::with_capacity(5 + if short { message.len() } else { 0 });
+        prefix.put_u8(is_compressed.into());
         prefix.put_u32(length);
         if short {
             prefix.put_slice(&message);
         }
         Some(Self {
-            prefix: Some(prefix.freeze()),
+            prefix: Some(reservation.attach(prefix)),
             message: (!short).then_some(message),
             trailers: true,
         })
@@ -90,7 +92,7 @@ mod tests {
             (MAX_CHUNK_BYTES + 1, 2),
         ] {
             let message = Bytes::from(vec![7; length]);
-            let mut body = UnaryBody::new(message.clone()).unwrap();
+            let mut body = UnaryBody::new(message.clone(), false, Reservation::default()).unwrap();
             assert_eq!(body.size_hint().exact(), Some(5 + length as u64));
             let mut data = Vec::new();
             for _ in 0..data_frames {

@@ -2,6 +2,7 @@
 //! status. `docs/operations.md` describes each metric.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tonic::Code;
 use super::connection_metrics::{ConnectionFamilies, ConnectionMetrics};
 
 /// Upper bounds in seconds, from a cached lookup to Heat's 60 s for its engine.
-const DURATION_BUCKETS: [f64; 13] = [
+pub const DURATION_BUCKETS: [f64; 13] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0,
 ];
 
@@ -86,6 +87,8 @@ pub struct UpstreamRequestMetrics {
     upstream: String,
     /// By [`status_slot`].
     counters: Box<[OnceLock<Counter>; STATUS_SLOTS]>,
+    /// How many responses took at most so long, by [`DURATION_BUCKETS`], and how many longer.
+    latencies: [AtomicU64; DURATION_BUCKETS.len() + 1],
     upstream_requests: Family<UpstreamRequestLabels, Counter>,
 }
 
@@ -189,6 +192,7 @@ impl Metrics {
         UpstreamRequestMetrics {
             upstream: upstream.to_owned(),
             counters: Box::new([const { OnceLock::new() }; STATUS_SLOTS]),
+            latencies: Default::default(),
             upstream_requests: self.upstream_requests.clone(),
         }
     }
@@ -225,6 +229,15 @@ impl RpcMetrics {
             .inc();
     }
 
+    /// Returns how many calls have ended with each code.
+    pub fn counts(&self) -> impl Iterator<Item = (Code, u64)> + '_ {
+        let counters = self.codes.iter().enumerate();
+        counters.filter_map(|(code, counter)| {
+            let code = Code::from_i32(i32::try_from(code).unwrap_or_default());
+            counter.get().map(|counter| (code, counter.get()))
+        })
+    }
+
     /// Observes the time to the response, or to the first message of a stream.
     pub fn time(&self, elapsed: Duration) {
         self.duration
@@ -234,9 +247,14 @@ impl RpcMetrics {
 }
 
 impl UpstreamRequestMetrics {
-    /// Counts an exchange by the status of its response, if one arrived.
-    pub fn count(&self, status: Option<u16>) {
+    /// Counts an exchange by the status of its response, if one arrived, and by its duration.
+    pub fn count(&self, status: Option<u16>, elapsed: Duration) {
         let (slot, http_status) = status_slot(status);
+        if status.is_some() {
+            let secs = elapsed.as_secs_f64();
+            let bucket = DURATION_BUCKETS.partition_point(|bound| *bound < secs);
+            self.latencies[bucket].fetch_add(1, Relaxed);
+        }
         self.counters[slot]
             .get_or_init(|| {
                 let labels = UpstreamRequestLabels {
@@ -246,6 +264,12 @@ impl UpstreamRequestMetrics {
                 self.upstream_requests.get_or_create(&labels).clone()
             })
             .inc();
+    }
+
+    /// Returns the number of responses per bucket of [`DURATION_BUCKETS`]; the last one has
+    /// those that took longer.
+    pub fn latencies(&self) -> [u64; DURATION_BUCKETS.len() + 1] {
+        std::array::from_fn(|bucket| self.latencies[bucket].load(Relaxed))
     }
 }
 
@@ -258,8 +282,8 @@ pub struct Sample {
     pub help: &'static str,
     /// The label `upstream`, if the value is that of one upstream.
     pub upstream: Option<String>,
-    /// The label `result`, if there is a value per result.
-    pub result: Option<&'static str>,
+    /// Another label and its value, if there is a value for each: `("result", "rejected")`.
+    pub label: Option<(&'static str, &'static str)>,
     /// The value.
     pub value: u64,
     /// Whether it is a counter; otherwise it is a gauge.
@@ -294,19 +318,15 @@ impl Collector for Source {
                 false => MetricType::Gauge,
             };
             let mut metric = encoder.encode_descriptor(first.name, first.help, None, kind)?;
-            if first.upstream.is_none() {
+            if first.upstream.is_none() && first.label.is_none() {
                 first.encode(metric)?;
                 continue;
             }
             for sample in group {
-                let upstream = ("upstream", sample.upstream.as_deref().unwrap_or_default());
-                match sample.result {
-                    None => sample.encode(metric.encode_family(&[upstream])?)?,
-                    Some(result) => {
-                        let labels = [upstream, ("result", result)];
-                        sample.encode(metric.encode_family(&labels)?)?;
-                    }
-                }
+                let upstream = sample.upstream.as_deref();
+                let upstream = upstream.map(|upstream| ("upstream", upstream));
+                let labels: Vec<_> = upstream.into_iter().chain(sample.label).collect();
+                sample.encode(metric.encode_family(&labels)?)?;
             }
         }
         Ok(())
@@ -356,14 +376,17 @@ mod tests {
         connections.closed("idle");
         let requests = metrics.upstream_requests("up");
         for status in [Some(404), Some(404), Some(999), None] {
-            requests.count(status);
+            requests.count(status, Duration::from_millis(7));
         }
+        let mut want = [0; 14];
+        want[4] = 3;
+        assert_eq!(requests.latencies(), want, "no response is not timed");
         metrics.add_source(|| {
             let sample = |name, upstream: Option<&str>, value, is_counter| Sample {
                 name,
                 help: "Help",
                 upstream: upstream.map(str::to_owned),
-                result: None,
+                label: None,
                 value,
                 is_counter,
             };
@@ -374,7 +397,7 @@ mod tests {
                 sample("polls", None, 3, true),
                 sample("retries", Some("up"), 4, true),
                 Sample {
-                    result: Some("rejected"),
+                    label: Some(("result", "rejected")),
                     ..sample("logins", Some("up"), 5, true)
                 },
             ]

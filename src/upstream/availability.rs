@@ -2,6 +2,7 @@
 //! has one line when the upstream goes down and one when it returns.
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::time::SystemTime;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -48,6 +49,29 @@ pub(super) struct Availability {
 struct Status {
     health: Health,
     down_since: Instant,
+    /// When `health` was set.
+    since: SystemTime,
+    last_failure: Option<Failure>,
+}
+
+/// Why an upstream went down, as the log says it.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// When.
+    pub at: SystemTime,
+    /// The reason, and what to do.
+    pub reason: String,
+}
+
+/// The health of an upstream, with its history.
+#[derive(Clone, Debug)]
+pub struct HealthRecord {
+    /// The present health.
+    pub health: Health,
+    /// Since when.
+    pub since: SystemTime,
+    /// Why the upstream went down last; none if it never did.
+    pub last_failure: Option<Failure>,
 }
 
 impl Availability {
@@ -64,7 +88,19 @@ impl Availability {
             status: watch::Sender::new(Status {
                 health: Health::Unknown,
                 down_since: Instant::now(),
+                since: SystemTime::now(),
+                last_failure: None,
             }),
+        }
+    }
+
+    /// Returns [`Self::health`] with its history.
+    pub(super) fn record(&self) -> HealthRecord {
+        let status = self.status.borrow();
+        HealthRecord {
+            health: status.health,
+            since: status.since,
+            last_failure: status.last_failure.clone(),
         }
     }
 
@@ -109,7 +145,12 @@ impl Availability {
                 (_, Health::Unhealthy) => {
                     status.health = Health::Unhealthy;
                     status.down_since = Instant::now();
-                    tracing::warn!(upstream, reason = reason(), "upstream is down");
+                    let failure = Failure {
+                        at: SystemTime::now(),
+                        reason: reason(),
+                    };
+                    tracing::warn!(upstream, reason = failure.reason, "upstream is down");
+                    status.last_failure = Some(failure);
                 }
                 (Health::Unhealthy, Health::Healthy) => {
                     status.health = Health::Healthy;
@@ -121,6 +162,7 @@ impl Availability {
                     tracing::debug!(upstream, health = ?now, "upstream");
                 }
             }
+            status.since = SystemTime::now();
             true
         });
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 
-use super::availability::{Aspect, Health};
+use super::availability::{Aspect, Health, HealthRecord};
 use super::{RequestContext, Upstream};
 use crate::credentials::{self, Credential};
 use crate::deadline::Deadline;
@@ -84,6 +84,7 @@ impl Upstream {
         call: &Call,
     ) -> Result<Reply, Error> {
         let context = &RequestContext {
+            permit: None,
             is_probe: true,
             ..*context
         };
@@ -130,9 +131,13 @@ impl Upstream {
             Err(Error::Connect(_) | Error::NoResponse(_) | Error::Deadline { .. }) => {
                 (Health::Unhealthy, None)
             }
-            Err(Error::Upstream(_) | Error::Decode { .. } | Error::ResponseTooLarge { .. }) => {
-                (Health::Healthy, Some(Health::Healthy))
-            }
+            Err(
+                Error::Upstream(_)
+                | Error::Decode { .. }
+                | Error::NotTheResource { .. }
+                | Error::ErrorInSuccess { .. }
+                | Error::ResponseTooLarge { .. },
+            ) => (Health::Healthy, Some(Health::Healthy)),
             // Nothing was sent, or nothing is known.
             Err(_) => return,
         };
@@ -162,6 +167,7 @@ impl Upstream {
             url,
             headers: self.headers.clone(),
             body: None,
+            memory: Default::default(),
         };
         let result = match tokio::time::timeout(timeout, self.transport.exchange(request)).await {
             Ok(Ok(reply)) => Ok(reply.status),
@@ -282,6 +288,11 @@ impl Upstream {
     /// Returns whether calls can succeed, as far as the latest calls, logins and probes show.
     pub fn health(&self) -> Health {
         self.availability.health()
+    }
+
+    /// Returns [`Self::health`], since when, and why the upstream went down last.
+    pub fn health_record(&self) -> HealthRecord {
+        self.availability.record()
     }
 
     /// Returns whether the upstream has accepted the credentials, or needs none.

@@ -176,7 +176,6 @@ mod tests {
                 status: StatusCode::NOT_FOUND,
                 headers,
                 body: bytes::Bytes::copy_from_slice(body.as_bytes()),
-                buffer_permit: Default::default(),
             };
             let fault = Fault {
                 reason: reason.into(),

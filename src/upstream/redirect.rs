@@ -116,7 +116,6 @@ mod tests {
                 status: StatusCode::from_u16(status).unwrap(),
                 headers: HeaderMap::from_iter([(LOCATION, HeaderValue::from_static(location))]),
                 body: Bytes::new(),
-                buffer_permit: Default::default(),
             };
             let want = want.map(|(path, query)| RedirectTarget {
                 path: path.into(),

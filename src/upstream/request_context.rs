@@ -9,6 +9,7 @@ use crate::deadline::Deadline;
 use crate::downstream::Downstream;
 use crate::http_client::ResponseBody;
 use crate::http_client::retry_after::LongestWait;
+use crate::upstream::CallPermit;
 
 /// Where the body of a success is left, to be read as it arrives.
 pub type BodySlot = Mutex<Option<ResponseBody>>;
@@ -26,6 +27,8 @@ pub struct RequestContext<'a> {
     pub client: &'a Downstream,
     /// When the call must be over, retries included.
     pub deadline: Deadline,
+    /// The permit of the rpc; none: each call waits for its own.
+    pub permit: Option<&'a CallPermit<'a>>,
     /// None: the body is read completely.
     pub body_slot: Option<&'a BodySlot>,
     /// Where the `Retry-After` of a success is recorded, for those that read again.

@@ -119,6 +119,7 @@ fn post(path: &str) -> Call {
 
 fn context(client: &Downstream, timeout_secs: u64) -> RequestContext<'_> {
     RequestContext {
+        permit: None,
         method: METHOD,
         client,
         deadline: Deadline::after(Duration::from_secs(timeout_secs)),

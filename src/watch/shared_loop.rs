@@ -29,6 +29,7 @@ use super::{Loops, Registry};
 use crate::deadline::Deadline;
 use crate::engine::stream_limiter::{StreamPermit, limit_reached};
 use crate::error::Error;
+use drawbridge_transcoder::contract::Outcome;
 
 /// The running loops of one kind.
 pub(super) type LoopMap<S> = HashMap<Arc<Key>, Arc<SharedLoop<S>>>;
@@ -58,6 +59,9 @@ pub(super) trait LoopSource: Sized + Send + Sync + 'static {
     /// Returns the longest `Retry-After` of the successful reads since the last call.
     fn take_retry_after(&self) -> Duration;
 
+    /// Returns how far the watched resource is.
+    fn progress(&self, state: &Self::State) -> Progress;
+
     /// Whether the state is the last one, for subscribers that follow or for those
     /// that do not.
     fn is_final(&self, _state: &Self::State, _follow: bool) -> bool {
@@ -85,6 +89,17 @@ pub(super) trait LoopSource: Sized + Send + Sync + 'static {
 pub(super) struct Intervals {
     pub(super) first: Duration,
     pub(super) max: Duration,
+}
+
+/// How far a watched resource, list or log is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// A resource: the text of its state, if it has one, and its outcome.
+    Resource(Option<String>, Outcome),
+    /// A list: the number of its items.
+    List(usize),
+    /// A log.
+    Log,
 }
 
 /// A round that begins.
@@ -238,6 +253,8 @@ impl<S: LoopSource> Published<S> {
 /// What a loop and its subscribers share.
 pub(super) struct SharedLoop<S: LoopSource> {
     pub(super) source: S,
+    /// When the first subscriber joined.
+    since: SystemTime,
     /// One lock for the rounds and their waiters: when a subscriber sees that a round is
     /// over, its mark was already sent.
     published: watch::Sender<Published<S>>,
@@ -251,7 +268,7 @@ pub(super) struct SharedLoop<S: LoopSource> {
 }
 
 impl<S: LoopSource> SharedLoop<S> {
-    fn new(source: S) -> (Arc<Self>, watch::Receiver<Published<S>>) {
+    fn new(source: S, since: SystemTime) -> (Arc<Self>, watch::Receiver<Published<S>>) {
         let (published, receiver) = watch::channel(Published {
             phase: Phase::Unread,
             begun: 0,
@@ -263,6 +280,7 @@ impl<S: LoopSource> SharedLoop<S> {
         });
         let this = Self {
             source,
+            since,
             published,
             followers: AtomicUsize::new(0),
             urgent: Notify::new(),
@@ -328,6 +346,29 @@ impl<S: LoopSource> SharedLoop<S> {
             });
             is_first || notify
         });
+    }
+
+    /// Returns when the first subscriber joined.
+    pub(super) fn since(&self) -> SystemTime {
+        self.since
+    }
+
+    /// Returns the number of subscribers.
+    pub(super) fn streams(&self) -> usize {
+        self.published.receiver_count()
+    }
+
+    /// Returns whether the newest round has not read the state.
+    pub(super) fn is_unconfirmed(&self) -> bool {
+        let published = self.published.borrow();
+        let observed = published.phase.observed();
+        observed.map_or(published.failed.is_some(), |observed| observed.unconfirmed)
+    }
+
+    /// Describes the newest state; none before the first one.
+    pub(super) fn describe<T>(&self, describe: impl FnOnce(&Observed<S::State>) -> T) -> Option<T> {
+        let observed = self.published.borrow().phase.observed().cloned();
+        observed.as_ref().map(describe)
     }
 
     /// Returns the newest state.
@@ -520,7 +561,7 @@ impl Registry {
                 return Err(too_many_loops());
             }
             Entry::Vacant(entry) => {
-                let (shared, published) = SharedLoop::new(source());
+                let (shared, published) = SharedLoop::new(source(), (self.clock)());
                 entry.insert(Arc::clone(&shared));
                 starts = Some(LoopTask {
                     registry: Arc::clone(self),

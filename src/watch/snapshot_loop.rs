@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use super::Loops;
-use super::shared_loop::{End, Intervals, LoopMap, LoopSource, LoopTask, Polled, Round};
+use super::shared_loop::{End, Intervals, LoopMap, LoopSource, LoopTask, Polled, Progress, Round};
 use super::snapshot::{Item, Snapshot};
 use super::source::{PollRules, SnapshotRead, SnapshotSource, is_not_found};
 use crate::error::Error;
@@ -88,6 +88,15 @@ impl LoopSource for SnapshotLoop {
                 }
             }
         })
+    }
+
+    fn progress(&self, state: &SnapshotState) -> Progress {
+        match &state.snapshot.items[..] {
+            [item] if !self.rules.list => {
+                Progress::Resource(self.source.state_text(item), item.outcome)
+            }
+            items => Progress::List(items.len()),
+        }
     }
 
     fn is_final(&self, state: &SnapshotState, follow: bool) -> bool {

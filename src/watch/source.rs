@@ -56,6 +56,8 @@ pub(super) trait SnapshotSource: Send + Sync + 'static {
     fn message(&self, event: &WatchEvent, item: Option<&Item>) -> Bytes;
     /// Whether two items with different bytes have equal contents.
     fn is_equivalent(&self, old: &Item, new: &Item) -> bool;
+    /// Returns the text of the item's state, if it has one.
+    fn state_text(&self, item: &Item) -> Option<String>;
     /// Whether a watch with `follow` continues after this final item.
     fn continues_after(&self, item: &Item) -> bool;
 }
@@ -179,6 +181,10 @@ impl SnapshotSource for RestSnapshotSource {
         canonical(old) == canonical(new)
     }
 
+    fn state_text(&self, item: &Item) -> Option<String> {
+        self.watch().state_text(item.bytes.as_deref()?)
+    }
+
     fn continues_after(&self, item: &Item) -> bool {
         let watch = self.watch();
         let item = item.bytes.as_deref();
@@ -208,7 +214,9 @@ impl StreamContext {
     ) -> Result<Bytes, Error> {
         let context = self.until(deadline);
         let reply = context.call(method, call).await?;
-        let first = context.decode(method, (&call.verb, call.effect()), &reply)?;
+        let first = context
+            .decode(method, (&call.verb, call.effect()), &reply)
+            .await?;
         let whole = unary::merge_pages(context, method, call, first);
         Ok(whole.await?.message)
     }

@@ -65,6 +65,11 @@ impl SnapshotSource for ScriptedSource {
         self.rules
     }
 
+    fn state_text(&self, item: &Item) -> Option<String> {
+        let bytes = item.bytes.as_deref()?;
+        String::from_utf8(bytes.to_vec()).ok()
+    }
+
     fn continues_after(&self, item: &Item) -> bool {
         item.bytes.as_deref() != Some(b"final")
     }

@@ -11,7 +11,7 @@ async fn memory_of_a_burst_is_returned_while_idle() {
     let stack = format!(r#"{{"id":"1","stack_name":"{}"}}"#, "x".repeat(1_000));
     let list = format!(r#"{{"stacks":[{}]}}"#, vec![stack; 4_000].join(","));
     let upstream = Upstream::start(move |_| Reply::ok(list.clone()));
-    let gateway = Gateway::start(&upstream.heat("max_buffered_bytes = 67108864"));
+    let gateway = Gateway::start(&upstream.heat(""));
     let client = raw::connect(gateway.grpc).await.unwrap();
     let request = || {
         let mut request = raw::request(LIST);

@@ -20,5 +20,6 @@ mod floods;
 mod harness;
 mod idle_memory;
 mod log;
+mod memory;
 mod readers;
 mod requests;

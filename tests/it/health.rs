@@ -14,6 +14,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::support::client::Client;
 use crate::support::process::Process;
 use crate::support::recorder::{Answer, Recorder, Seen};
 use crate::support::{Gateway, http_get, nowhere, settings, upstream};
@@ -252,6 +253,72 @@ async fn rejected_credentials_are_not_repeated_at_each_interval() {
     assert!((1..=3).contains(&reads), "{reads} reads with the password");
 }
 
+/// Credentials that are revoked show without a call of a client: each check has them. A login
+/// follows a rejection, and not each check.
+#[tokio::test]
+async fn revoked_credentials_show_without_a_call() {
+    // Logins and reads after the revocation; whether the identity service rejects, too.
+    for (auth, login_after) in [
+        ("keystone", 401),
+        ("keystone", 201),
+        ("basic", 0),
+        ("hsso", 0),
+    ] {
+        let what = format!("{auth} {login_after}");
+        let revoked = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let is_revoked = revoked.clone();
+        let cloud = Recorder::with_health_checks(move |seen: &Seen| {
+            let revoked = is_revoked.load(SeqCst);
+            match (&*seen.method, seen.path()) {
+                ("POST", "/v3/auth/tokens") => {
+                    let url = format!("http://{}/v1/p1", seen.header("host"));
+                    let endpoint = json!({"interface": "public", "region": "r1", "url": url});
+                    let token = json!({"token": {
+                        "expires_at": "2100-01-01T00:00:00Z",
+                        "project": {"id": "p1", "name": "demo"},
+                        "catalog": [{"type": "orchestration", "endpoints": [endpoint]}]}});
+                    let status = if revoked { login_after } else { 201 };
+                    Answer::json(status, &token).with("x-subject-token", "t")
+                }
+                // Without credentials it answers as before.
+                ("GET", "/") => Answer::json(300, &json!({})),
+                _ if revoked => Answer::json(401, &json!({"message": "revoked"})),
+                // Not the resource: the credentials are accepted all the same.
+                _ if auth == "basic" => Answer::json(200, &json!({"api": {}, "engine": {}})),
+                _ => Answer::json(200, &json!({"api": {"revision": "1"}, "productName": "x"})),
+            }
+        })
+        .await;
+        let (family, service) = match auth {
+            "hsso" => ("jp1ao", JP1AO),
+            _ => ("heat", HEAT),
+        };
+        let mut settings = upstream("north", family, &cloud.url());
+        settings.auth = match auth {
+            "keystone" => keystone(&cloud.url()),
+            "hsso" => credentials::Settings::Hsso {
+                username: "demo".into(),
+                password: "s3cret".into(),
+            },
+            _ => basic(),
+        };
+        if auth == "keystone" {
+            settings.endpoint = None;
+        }
+        let mut config = checking(vec![settings]);
+        config.server.health_check_interval = Duration::from_secs(1);
+        let gateway = Gateway::start(config).await;
+        until_metric(&gateway, "drawbridge_upstream_up{upstream=\"north\"} 1").await;
+        let before = cloud.seen().len();
+        revoked.store(true, SeqCst);
+        until(&gateway.client.channel, service, ServingStatus::NotServing).await;
+        // Every read has the credentials, and few follow the rejection.
+        let seen = cloud.seen().split_off(before);
+        let logins = seen.iter().filter(|seen| seen.method == "POST").count();
+        assert!(logins <= 2, "{what}: {seen:?}");
+    }
+}
+
 /// One WARN when an upstream goes down, with the reason and what to do, and one INFO when it
 /// returns, however many probes and calls fail.
 #[tokio::test(flavor = "multi_thread")]
@@ -262,24 +329,37 @@ async fn log_has_a_line_per_transition() {
         Answer::json(answer.load(SeqCst), &json!({"software_deployments": []}))
     })
     .await;
+    // Checks are those that calls request: their time limit, the interval or 5 s, is longer than
+    // any response takes.
     let process = Process::start(
         &format!(
-            "[server]\nhealth_check_interval_secs = 0.05\n[log]\nformat = 'json'\n\
+            "[server]\nhealth_check_interval_secs = 3600\n[log]\nformat = 'json'\n\
              [[upstream]]\nname = 'north'\nfamily = 'heat'\nproject_id = 'p1'\n\
              endpoint = '{}'\nauth = {{ kind = 'none' }}\n",
             upstream.url()
         ),
         &[("DRAWBRIDGE_LOG_FORMAT", "text")],
     );
-    let channel = Channel::from_shared(format!("http://{}", process.address)).unwrap();
-    let channel = channel.connect().await.unwrap();
-    until(&channel, HEAT, ServingStatus::NotServing).await;
-    let probed = upstream.seen().len();
-    while upstream.seen().len() < probed + 5 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    let set = drawbridge::contract::BUILT_IN.to_vec();
+    let client = Client::connect(process.address, &[set]).await;
+    let call = || {
+        client.call(
+            "SoftwareDeploymentService/ListSoftwareDeployments",
+            json!({}),
+        )
+    };
+    until(&client.channel, HEAT, ServingStatus::NotServing).await;
+    let is_probe = |seen: &Seen| seen.header("x-request-id").is_empty();
+    let probes = || upstream.seen().into_iter().filter(is_probe).count();
+    let before = probes();
+    assert_ne!(before, 0);
+    while probes() < before + 2 {
+        call().await.unwrap_err();
     }
-    status.store(300, SeqCst);
-    until(&channel, HEAT, ServingStatus::Serving).await;
+    status.store(200, SeqCst);
+    // Until one succeeds: the circuit breaker may reject it, and requests a probe then.
+    while call().await.is_err() {}
+    until(&client.channel, HEAT, ServingStatus::Serving).await;
     let log = process.stop();
     let lines = |text: &str| log.lines().filter(|l| l.contains(text)).collect::<Vec<_>>();
     let down = lines("upstream is down");

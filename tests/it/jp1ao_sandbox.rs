@@ -63,9 +63,7 @@ impl Place {
 
     /// Submits a service and returns the id of its task.
     async fn submit(&self, request: Value) -> Value {
-        let answer = self
-            .ok("AutomationServiceService/SubmitService", request)
-            .await;
+        let answer = self.ok("AutomationService/SubmitService", request).await;
         assert_eq!(answer["action_result"]["state"], "ACTION_STATE_SUCCESS");
         let affected = answer["action_result"]["affected_resource"]
             .as_array()
@@ -123,7 +121,7 @@ async fn compact_times_are_sent_back_with_a_colon() {
     let place = Place::new(rules).await;
     let task = place.submit(json!({"id": 2005, "name": "t"})).await;
     for (rpc, id) in [
-        ("AutomationServiceService/UpdateService", json!(2005)),
+        ("AutomationService/UpdateService", json!(2005)),
         ("TaskService/UpdateTask", task),
     ] {
         let mut request = json!({"id": id});
@@ -148,7 +146,7 @@ async fn service_is_released() {
         ..Jp1aoOptions::default()
     };
     let place = Place::new(rules).await;
-    let release = "AutomationServiceService/ReleaseService";
+    let release = "AutomationService/ReleaseService";
     let got = place.ok(release, json!({"id": 2004})).await;
     let result = &got["action_result"];
     assert_eq!(result["state"], "ACTION_STATE_SUCCESS");
@@ -201,7 +199,7 @@ async fn stopped_server_is_unavailable_and_not_retried() {
     let template = json!({"name": "release", "href": "", "method": "POST", "parameters": []});
     let request = json!({"id": 2004, "template": template});
     place.sandbox.make_jp1ao_unavailable(1000);
-    let release = "AutomationServiceService/ReleaseService";
+    let release = "AutomationService/ReleaseService";
     let status = place.call(release, request.clone()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     let details = status.get_error_details();
@@ -389,10 +387,7 @@ async fn task_is_submitted_responded_to_and_archived() {
         let left = place.ok(histories, json!({})).await;
         assert!(left["data"].as_array().is_none_or(Vec::is_empty), "{left}");
         let reset = place
-            .ok(
-                "AutomationServiceService/ResetServiceCounter",
-                json!({"id": 2005}),
-            )
+            .ok("AutomationService/ResetServiceCounter", json!({"id": 2005}))
             .await;
         let kind = if rules.reset_envelope {
             "action_result"
@@ -442,9 +437,7 @@ async fn failed_task_is_retried() {
         json!({"startvm.hosts": ""}),
     ] {
         let request = json!({"id": 2008, "properties": properties});
-        let code = place
-            .code("AutomationServiceService/SubmitService", request)
-            .await;
+        let code = place.code("AutomationService/SubmitService", request).await;
         assert_eq!(code, Code::InvalidArgument, "{properties}");
     }
     assert_eq!(place.changes().len(), before);
@@ -520,9 +513,7 @@ async fn special_characters_are_data() {
         "\0",
     ] {
         let update = json!({"id": 2004, "name": name, "description": name, "tags": {"tags": ["a b", "日本"]}});
-        let got = place
-            .ok("AutomationServiceService/UpdateService", update)
-            .await;
+        let got = place.ok("AutomationService/UpdateService", update).await;
         assert_eq!(got["service"]["name"], name);
         for filter in [
             json!({"name": name}),
@@ -530,9 +521,7 @@ async fn special_characters_are_data() {
             json!({"name_ends": name}),
         ] {
             let list = json!({"hql_filter": filter, "hql_sort_by": ["name DESC"], "tags": ["日本", "a b"]});
-            let got = place
-                .ok("AutomationServiceService/ListServices", list)
-                .await;
+            let got = place.ok("AutomationService/ListServices", list).await;
             assert_eq!(got["data"].as_array().unwrap().len(), 1, "{filter}: {got}");
             assert_eq!(
                 (&got["data"][0]["name"], &got["data"][0]["description"]),
@@ -616,7 +605,7 @@ async fn tags_and_properties_are_filtered() {
     let of = |service: u64| json!({"resource_type": "Service", "service_filter": {"instance_id_in": [service]}});
     assert_eq!(names(TAGS, "name", of(1)).await, [""; 0]);
     let service = place
-        .ok("AutomationServiceService/GetService", json!({"id": 2004}))
+        .ok("AutomationService/GetService", json!({"id": 2004}))
         .await;
     let tags: Vec<_> = service["service"]["tags"]
         .as_array()
@@ -631,7 +620,7 @@ async fn tags_and_properties_are_filtered() {
     want.sort();
     assert_eq!(found, want, "{service}");
 
-    const PROPERTIES: &str = "PropertyService/ListPropertyInformations";
+    const PROPERTIES: &str = "PropertyService/ListProperties";
     let all = names(PROPERTIES, "key_name", json!({"service_id": 2004})).await;
     let filter = json!({"service_id": 2004, "hql_filter": {"key_name_in": [all[0]]}});
     assert_eq!(names(PROPERTIES, "key_name", filter).await, all[..1]);
@@ -647,10 +636,7 @@ async fn version_10() {
     };
     let place = Place::new(rules).await;
     for (method, request) in [
-        (
-            "AutomationServiceService/ReleaseService",
-            json!({"id": 2004}),
-        ),
+        ("AutomationService/ReleaseService", json!({"id": 2004})),
         ("TaskService/ForceStopTask", json!({"id": 1})),
         ("TaskHistoryService/ListTaskHistories", json!({})),
     ] {
@@ -744,7 +730,7 @@ async fn schedules_and_services_are_watched() {
         let watch = place.gateway.client.watch(method, json!({"id": id}), &[]);
         watch.await
     };
-    let (schedules, services) = ("ScheduleService", "AutomationServiceService");
+    let (schedules, services) = ("ScheduleService", "AutomationService");
     let task = place
         .submit(json!({"id": 2008, "at": "2199-01-01T00:00:00Z"}))
         .await;

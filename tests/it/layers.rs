@@ -10,6 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["reload", "spelling"],
     &["error"],
     &["deadline"],
+    &["memory"],
     &["downstream"],
     &["http_client"],
     &["credentials"],

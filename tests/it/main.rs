@@ -14,6 +14,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin_explorer;
+mod admin_page;
 mod annotations;
 mod check;
 mod citations;
@@ -44,6 +46,7 @@ mod own_api_selection;
 mod own_paging;
 mod own_watch;
 mod paging;
+mod protos;
 mod quickstart;
 mod readme;
 mod resolve;

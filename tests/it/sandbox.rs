@@ -203,7 +203,7 @@ async fn sandbox_upstreams_have_a_dialect() {
 async fn service_is_released_once() {
     let (sandbox, _) = start(quick()).await;
     let gateway = Gateway::with(quickstart::upstreams(&sandbox)).await;
-    let service = "AutomationServiceService";
+    let service = "AutomationService";
     let got = gateway
         .client
         .call(&format!("{service}/ListServices"), json!({}))

@@ -246,10 +246,7 @@ async fn service_is_released_in_two_steps() {
     let (recorder, gateway) = jp1ao(Answer::json(200, &envelope())).await;
     let got = gateway
         .client
-        .call(
-            "AutomationServiceService/ReleaseService",
-            json!({"id": 2004}),
-        )
+        .call("AutomationService/ReleaseService", json!({"id": 2004}))
         .await
         .unwrap();
     let result = got.get_field_by_name("action_result").unwrap();
@@ -284,7 +281,7 @@ async fn service_is_released_with_the_clients_document() {
     gateway
         .client
         .call_with(
-            "AutomationServiceService/ReleaseService",
+            "AutomationService/ReleaseService",
             json!({"id": 2004, "template": template}),
             &[("accept-language", "ja")],
         )
@@ -331,10 +328,7 @@ async fn action_result_is_read_in_all_forms() {
         let (_recorder, gateway) = jp1ao(Answer::json(200, &body)).await;
         let got = gateway
             .client
-            .call(
-                "AutomationServiceService/ReleaseService",
-                json!({"id": 2004}),
-            )
+            .call("AutomationService/ReleaseService", json!({"id": 2004}))
             .await
             .unwrap();
         let got = to_json(&got);
@@ -358,10 +352,7 @@ async fn action_result_is_read_in_all_forms() {
     let (_recorder, gateway) = jp1ao(Answer::json(200, &json!({"state": "failed"}))).await;
     let got = gateway
         .client
-        .call(
-            "AutomationServiceService/ReleaseService",
-            json!({"id": 2004}),
-        )
+        .call("AutomationService/ReleaseService", json!({"id": 2004}))
         .await
         .unwrap();
     assert_eq!(
@@ -395,10 +386,7 @@ async fn release_errors_are_mapped() {
         let (recorder, gateway) = jp1ao(answer).await;
         let error = gateway
             .client
-            .call(
-                "AutomationServiceService/ReleaseService",
-                json!({"id": 2004}),
-            )
+            .call("AutomationService/ReleaseService", json!({"id": 2004}))
             .await
             .unwrap_err();
         assert_eq!(error.code(), code, "{status}: {error:?}");

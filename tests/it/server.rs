@@ -77,10 +77,7 @@ async fn health_follows_upstream_probes() {
             "openstack.orchestration.v1.SoftwareDeploymentService",
             "Serving",
         ),
-        (
-            "hitachi.automation.v1.AutomationServiceService",
-            "NotServing",
-        ),
+        ("hitachi.automation.v1.AutomationService", "NotServing"),
         ("huaweicloud.servicestage.v3.JobService", "NotServing"),
     ] {
         let mut client = HealthClient::new(gateway.client.channel.clone());
@@ -751,7 +748,7 @@ async fn requests_that_are_not_grpc_are_rejected_and_not_executed() {
     let mut config = settings(upstreams());
     config.client_tokens = vec!["t0ken".into()];
     let guarded = Gateway::start(config).await;
-    let release = "/hitachi.automation.v1.AutomationServiceService/ReleaseService";
+    let release = "/hitachi.automation.v1.AutomationService/ReleaseService";
     // The message `id: 4`, as a web page can send it.
     let message = &b"\0\0\0\0\x02\x08\x04"[..];
     // The rejection does not wait for the body.

@@ -51,7 +51,7 @@ impl Place {
 
     /// Submits a service; the sandbox counts its tasks.
     async fn submit(&self, request: Value) {
-        let submit = "AutomationServiceService/SubmitService";
+        let submit = "AutomationService/SubmitService";
         self.ok(submit, request).await;
     }
 

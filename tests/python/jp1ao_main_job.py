@@ -43,7 +43,7 @@ from hitachi.automation.v1 import (  # noqa: E402
     task_history_pb2, task_history_pb2_grpc, task_pb2, task_pb2_grpc, task_status_pb2)
 
 channel = grpc.insecure_channel(os.environ["DRAWBRIDGE_ADDR"])
-services = service_pb2_grpc.AutomationServiceServiceStub(channel)
+services = service_pb2_grpc.AutomationServiceStub(channel)
 tasks = task_pb2_grpc.TaskServiceStub(channel)
 histories = task_history_pb2_grpc.TaskHistoryServiceStub(channel)
 product = product_info_pb2_grpc.ProductInfoServiceStub(channel)

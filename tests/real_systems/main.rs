@@ -2,7 +2,7 @@
 //! SDK, Python clients generated from the protos, curl and openstacksdk.
 //!
 //! `cargo test --test real_systems` runs it; plain `cargo test` does not build it.
-//! It needs Python 3.11 or newer, curl and a Python package index, and installs
+//! It needs Python 3.11 or newer, curl, Node.js 20 with npm, and both package indexes; it installs
 //! pinned packages below `target/`. A missing requirement is a failure; nothing is skipped.
 
 #![allow(
@@ -22,6 +22,7 @@ mod support;
 mod configuration;
 mod heat;
 mod jp1ao_python;
+mod protos;
 mod python;
 mod servicestage_sdk;
 mod servicestage_signer;

@@ -56,6 +56,7 @@ impl Rest {
                     HeaderValue::from_static("application/json"),
                 )]),
                 body: Some(body.to_string().into()),
+                memory: Default::default(),
             })
             .await
             .unwrap();
@@ -99,6 +100,7 @@ impl Rest {
                 url: url.parse().unwrap(),
                 headers,
                 body: body.map(|b| Bytes::copy_from_slice(b.as_bytes())),
+                memory: Default::default(),
             })
             .await
             .unwrap();

@@ -82,6 +82,7 @@ async fn pass(
         url: format!("{url}{}", parts.uri).parse().unwrap(),
         headers: parts.headers,
         body: (!body.is_empty()).then_some(body),
+        memory: Default::default(),
     };
     let reply = transport.exchange(exchange).await.unwrap();
     if is_call {

@@ -1,8 +1,6 @@
 //! A REST call and its reply, as values.
 
-use std::any::Any;
 use std::ops::Range;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -81,8 +79,6 @@ pub struct Reply {
     pub headers: HeaderMap,
     /// The body, decompressed.
     pub body: Bytes,
-    /// Memory permits of a long body.
-    pub buffer_permit: BufferPermit,
 }
 
 impl Reply {
@@ -132,16 +128,4 @@ impl Reply {
 /// Returns the text without the byte order mark of UTF-8.
 pub fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
-}
-
-/// Permits of a bounded amount of memory, returned when the last clone is dropped.
-/// Short replies have none.
-#[derive(Clone, Debug, Default)]
-pub struct BufferPermit(pub Option<Arc<dyn Any + Send + Sync>>);
-
-impl BufferPermit {
-    /// Joins permits; none for an empty list.
-    pub fn of<T: Any + Send + Sync>(shares: Vec<T>) -> Self {
-        Self((!shares.is_empty()).then(|| Arc::new(shares) as Arc<dyn Any + Send + Sync>))
-    }
 }

@@ -49,7 +49,6 @@
 //!     status: http::StatusCode::OK,
 //!     headers: http::HeaderMap::new(),
 //!     body: r#"{"state": "PAID"}"#.into(),
-//!     buffer_permit: Default::default(),
 //! };
 //! assert_eq!(method.decode(&reply)?.message, &b"\x0a\x04PAID"[..]);
 //! # Ok::<_, Box<dyn std::error::Error>>(())
@@ -64,6 +63,7 @@ pub mod contract;
 mod error;
 pub mod family;
 pub mod json;
+pub mod output_limit;
 pub mod schema;
 
 pub use error::Error;

@@ -13,7 +13,12 @@ pub(super) const DESCRIPTIONS: &[(&str, &str)] = &[
     ("listen.grpc", "Address of the gRPC listener."),
     (
         "listen.admin",
-        "Address of the admin listener, which serves /metrics, /livez and /readyz, or \"off\".",
+        "Address of the admin listener, which serves /metrics, /livez, /readyz and a page, or \"off\".",
+    ),
+    ("admin", "What the admin listener serves."),
+    (
+        "admin.page",
+        "Whether it serves a page with the state of the gateway, from which visitors can make calls. Default: on loopback only.",
     ),
     (
         "listen.tls",
@@ -53,8 +58,13 @@ pub(super) const DESCRIPTIONS: &[(&str, &str)] = &[
          bytes.",
     ),
     (
+        "server.max_memory_bytes",
+        "Memory that calls may hold, in bytes: requests, responses and what is made of them. \
+         0: half of the cgroup's limit, else a quarter of the RAM.",
+    ),
+    (
         "server.max_upload_bytes",
-        "Maximum size of an uploaded file, in bytes. At most four are buffered at once.",
+        "Maximum size of an uploaded file, in bytes.",
     ),
     (
         "server.max_concurrent_streams",
@@ -202,10 +212,6 @@ pub(super) const DESCRIPTIONS: &[(&str, &str)] = &[
         "upstream.max_response_bytes",
         "Maximum size of a response, in bytes. Not of a download, which is passed on as it \
          arrives.",
-    ),
-    (
-        "upstream.max_buffered_bytes",
-        "Maximum size of all buffered responses above 64 KiB, in bytes.",
     ),
     (
         "upstream.proxy_from_env",

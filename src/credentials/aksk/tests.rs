@@ -129,6 +129,7 @@ fn signed_requests_match_the_vectors() {
             url: url.parse().unwrap(),
             headers: sent,
             body: (!body.is_empty()).then(|| bytes::Bytes::copy_from_slice(body)),
+            memory: Default::default(),
         };
         let now = instant(text(vector, "date"));
         Keys::new(&settings)

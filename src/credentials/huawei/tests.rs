@@ -150,7 +150,6 @@ fn project_lookup_returns_the_only_project() {
             HeaderValue::from_static("Sat, 21 Nov 2026 02:00:00 GMT"),
         )]),
         body: Bytes::from_static(body.as_bytes()),
-        buffer_permit: Default::default(),
     };
     let now = httpdate::parse_http_date("Sat, 21 Nov 2026 03:00:00 GMT").unwrap();
     for (reply, want) in [

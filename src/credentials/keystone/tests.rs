@@ -26,7 +26,6 @@ fn reply(fixture: &Value) -> Reply {
             })
             .collect(),
         body: Bytes::from(response["body"].to_string()),
-        buffer_permit: Default::default(),
     }
 }
 
@@ -259,7 +258,6 @@ fn issued(catalog: Value) -> Reply {
             "T".parse().unwrap(),
         )]),
         body: Bytes::from(body.to_string()),
-        buffer_permit: Default::default(),
     }
 }
 
@@ -346,7 +344,6 @@ fn rejected_or_invalid_logins_are_errors_without_secrets() {
         status: StatusCode::from_u16(status).unwrap(),
         headers: HeaderMap::new(),
         body: Bytes::from_static(body.as_bytes()),
-        buffer_permit: Default::default(),
     };
     let redirect = |status, location: &str| {
         let mut reply = response(status, "");

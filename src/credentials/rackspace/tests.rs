@@ -26,7 +26,6 @@ fn reply(status: u16, body: Value) -> Reply {
             "Sat, 21 Nov 2026 02:00:00 GMT".parse().unwrap(),
         )]),
         body: Bytes::from(body.to_string()),
-        buffer_permit: Default::default(),
     }
 }
 

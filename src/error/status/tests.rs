@@ -192,6 +192,7 @@ fn status_has_code_reason_and_text_of_the_error() {
             Error::ResponseNotDelivered {
                 code: Code::ResourceExhausted,
                 problem: text("no room"),
+                retry_after: None,
             },
             Code::ResourceExhausted,
             "RESPONSE_NOT_DELIVERED",

@@ -58,6 +58,7 @@ fn errors() -> Vec<Error> {
     let not_delivered = |code| Error::ResponseNotDelivered {
         code,
         problem: problem(),
+        retry_after: None,
     };
     vec![
         Error::Binding {

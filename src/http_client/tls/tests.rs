@@ -70,6 +70,7 @@ async fn exchange(chain: &Chain, change: impl FnOnce(&mut Settings)) -> Result<u
             url: url.parse().unwrap(),
             headers: http::HeaderMap::new(),
             body: None,
+            memory: Default::default(),
         })
         .await;
     server.abort();
@@ -212,6 +213,7 @@ async fn exchange_without_client_certificate(
             url: format!("https://localhost:{port}/").parse().unwrap(),
             headers: http::HeaderMap::new(),
             body: Some("{}".into()),
+            memory: Default::default(),
         })
         .await;
     server.abort();
@@ -253,6 +255,7 @@ async fn server_without_tls_is_named() {
         url: url.parse().unwrap(),
         headers: http::HeaderMap::new(),
         body: None,
+        memory: Default::default(),
     };
     match transport.exchange(request).await {
         Err(Error::Connect(text)) => assert!(text.contains("write http://"), "{text}"),

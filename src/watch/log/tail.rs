@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::super::Loops;
 use super::super::shared_loop::{
-    Intervals, LoopMap, LoopSource, LoopTask, Polled, Round, RoundEnd,
+    Intervals, LoopMap, LoopSource, LoopTask, Polled, Progress, Round, RoundEnd,
 };
 use super::position::{NewEntries, Position, ReadPosition, offset};
 use super::source::{LogRules, LogSource};
@@ -199,6 +199,10 @@ impl LoopSource for Tail {
 
     fn map(loops: &mut Loops) -> &mut LoopMap<Self> {
         &mut loops.logs
+    }
+
+    fn progress(&self, (): &()) -> Progress {
+        Progress::Log
     }
 
     fn take_retry_after(&self) -> Duration {

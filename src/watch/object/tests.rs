@@ -152,6 +152,7 @@ impl Fixture {
                     upstream: &self.upstream,
                     client: &caller(),
                     deadline: Deadline::after(POLL_TIMEOUT),
+                    permit: None,
                     retry_after: None,
                 },
                 None,
@@ -314,6 +315,7 @@ async fn stream_ends_with_the_final_state_although_its_full_read_fails() {
         upstream: &fixture.upstream,
         client: &caller(),
         deadline: Deadline::after(POLL_TIMEOUT),
+        permit: None,
         retry_after: None,
     };
     let stream = watches.watch(fixture.method("/t.S/Watch"), request, context, None);

@@ -435,3 +435,47 @@ async fn streams_and_loops_are_limited() {
         Some(Error::Draining)
     ));
 }
+
+#[tokio::test(start_paused = true)]
+async fn open_watches_are_listed_with_those_that_cannot_be_read_first() {
+    let watches = watches();
+    let open = async |path: &str, source: &Arc<ScriptedSource>| {
+        let source = || -> Arc<dyn SnapshotSource> { source.clone() };
+        let stream = watches.open(key(path, 0), false, None, source).await;
+        tokio::time::sleep(MS(10)).await;
+        stream.unwrap()
+    };
+    let (list, resource) = (
+        ScriptedSource::of(true, &["a", "b"]),
+        ScriptedSource::of(false, &["busy"]),
+    );
+    let _streams = (
+        open("/list", &list).await,
+        open("/one", &resource).await,
+        open("/one", &resource).await,
+        open("/two", &ScriptedSource::of(false, &["final"])).await,
+    );
+    list.fails(down());
+    tokio::time::sleep(S(5)).await;
+    let (total, listed) = watches.open_watches(2);
+    assert_eq!(total, 2, "a final resource is polled no more");
+    let summary = listed.iter().map(|watch| {
+        let observed = watch.observed.as_ref().unwrap();
+        (
+            &*watch.path,
+            watch.streams,
+            observed.is_unconfirmed,
+            observed.progress.clone(),
+        )
+    });
+    let busy = Progress::Resource(Some("busy".to_owned()), Outcome::Pending);
+    assert_eq!(
+        summary.collect::<Vec<_>>(),
+        [
+            ("/list", 1, true, Progress::List(2)),
+            ("/one", 2, false, busy)
+        ]
+    );
+    let (total, listed) = watches.open_watches(1);
+    assert_eq!((total, listed.len()), (2, 1));
+}

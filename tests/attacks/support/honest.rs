@@ -28,6 +28,8 @@ pub struct Honest {
 struct Shared {
     stopped: AtomicBool,
     succeeded: AtomicU64,
+    /// In milliseconds.
+    slowest: AtomicU64,
     failures: Mutex<Vec<String>>,
 }
 
@@ -80,7 +82,10 @@ impl Honest {
             .await
             .unwrap();
         self.assert_no_failure();
-        self.shared.succeeded.load(Ordering::Relaxed)
+        let succeeded = self.shared.succeeded.load(Ordering::Relaxed);
+        let slowest = self.shared.slowest.load(Ordering::Relaxed);
+        println!("{succeeded} honest calls, the slowest took {slowest} ms");
+        succeeded
     }
 
     fn assert_no_failure(&self) {
@@ -114,6 +119,8 @@ async fn keep_calling(gateway: SocketAddr, metadata: &[(&'static str, String)], 
         let result = tokio::time::timeout(DEADLINE, call(gateway, metadata, &mut connection)).await;
         match result.unwrap_or_else(|_| Err("no response before the deadline".to_owned())) {
             Ok(()) => {
+                let elapsed = started.elapsed().as_millis() as u64;
+                state.slowest.fetch_max(elapsed, Ordering::Relaxed);
                 state.succeeded.fetch_add(1, Ordering::Relaxed);
             }
             Err(problem) => {

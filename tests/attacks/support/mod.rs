@@ -14,14 +14,14 @@ pub mod upstream;
 
 use std::time::{Duration, Instant};
 
-pub use gateway::{Gateway, Options};
+pub use gateway::{Gateway, Options, Usage};
 pub use honest::Honest;
 pub use upstream::{Reply, Upstream};
 
 /// How long a condition may take to become true, on a machine of any speed.
 pub const CONDITION_TIMEOUT: Duration = Duration::from_secs(60);
 
-const MIB: u64 = 1 << 20;
+pub const MIB: u64 = 1 << 20;
 
 /// Polls until `condition` returns a value. Panics with `what` after [`CONDITION_TIMEOUT`].
 pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {

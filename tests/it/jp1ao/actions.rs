@@ -27,33 +27,17 @@ async fn action_is_fetched_and_invoked() {
     })
     .await;
     for (rpc, resource, action) in [
+        ("AutomationService/SubmitService", "Services", "submit"),
+        ("AutomationService/ResetServiceCounter", "Services", "reset"),
+        ("AutomationService/ReleaseService", "Services", "release"),
         (
-            "AutomationServiceService/SubmitService",
-            "Services",
-            "submit",
-        ),
-        (
-            "AutomationServiceService/ResetServiceCounter",
-            "Services",
-            "reset",
-        ),
-        (
-            "AutomationServiceService/ReleaseService",
-            "Services",
-            "release",
-        ),
-        (
-            "AutomationServiceService/MaintainService",
+            "AutomationService/MaintainService",
             "Services",
             "maintenance",
         ),
+        ("AutomationService/DisableService", "Services", "disable"),
         (
-            "AutomationServiceService/DisableService",
-            "Services",
-            "disable",
-        ),
-        (
-            "AutomationServiceService/ApplyTemplate",
+            "AutomationService/ApplyTemplate",
             "Services",
             "applyTemplate",
         ),
@@ -152,7 +136,7 @@ async fn submission_is_edited_in_place() {
         request["properties"] = json!({"host": "a/..'\"%", "size": 5, "fast": true});
         gateway
             .client
-            .call("AutomationServiceService/SubmitService", request)
+            .call("AutomationService/SubmitService", request)
             .await
             .unwrap();
         let submit = format!("{V1}/objects/Services/41/actions/submit");
@@ -220,7 +204,7 @@ async fn invalid_submission_is_not_sent() {
         let request = json!({"id": 41, "properties": properties});
         let error = gateway
             .client
-            .call("AutomationServiceService/SubmitService", request)
+            .call("AutomationService/SubmitService", request)
             .await
             .unwrap_err();
         assert_eq!(
@@ -274,7 +258,7 @@ async fn values_are_not_sent_with_too_many_definitions() {
     let error = gateway
         .client
         .call(
-            "AutomationServiceService/SubmitService",
+            "AutomationService/SubmitService",
             json!({"id": 41, "properties": {"k99999": "a"}}),
         )
         .await
@@ -304,7 +288,7 @@ async fn all_pages_of_definitions_are_checked() {
     let request = json!({"id": 41, "properties": {"host": "a"}});
     let error = gateway
         .client
-        .call("AutomationServiceService/SubmitService", request)
+        .call("AutomationService/SubmitService", request)
         .await
         .unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument, "{error:?}");
@@ -330,7 +314,7 @@ async fn submission_is_not_retried() {
         let error = gateway
             .client
             .call(
-                "AutomationServiceService/SubmitService",
+                "AutomationService/SubmitService",
                 json!({"id": 41, "properties": {"host": "a"}}),
             )
             .await
@@ -389,7 +373,7 @@ async fn update_keeps_unset_fields() {
     let ao = Ao::new().await;
     for (rpc, path, request, before, change) in [
         (
-            "AutomationServiceService/UpdateService",
+            "AutomationService/UpdateService",
             "Services/41",
             json!({"favorite": false, "tags": {}, "name": "新"}),
             json!({"instanceID": 41, "name": "old", "tags": "a,b", "favorite": true, "zz": 1.50,
@@ -397,7 +381,7 @@ async fn update_keeps_unset_fields() {
             json!({"name": "新", "tags": "", "favorite": false}),
         ),
         (
-            "AutomationServiceService/UpdateService",
+            "AutomationService/UpdateService",
             "Services/41",
             json!({"tags": {"tags": ["c d", "e"]},
                    "supported_schedule_type": {"supported_schedule_type": ["immediate"]}}),
@@ -485,17 +469,14 @@ async fn reset_and_detailhelp_accept_both_reply_forms() {
         });
         let got = gateway
             .client
-            .call(
-                "AutomationServiceService/ResetServiceCounter",
-                json!({"id": 7}),
-            )
+            .call("AutomationService/ResetServiceCounter", json!({"id": 7}))
             .await
             .unwrap();
         let got = to_json(&got);
         assert_eq!(got.as_object().unwrap().keys().collect::<Vec<_>>(), [field]);
     }
     for rpc in [
-        "AutomationServiceService/GetServiceHelpUrl",
+        "AutomationService/GetServiceHelpUrl",
         "ServiceTemplateService/GetServiceTemplateHelpUrl",
     ] {
         let document = json!({
@@ -547,7 +528,7 @@ async fn versions_differ_in_paths_and_operations() {
         let request = json!({"id": 7, "service_template_id": 6});
         gateway
             .client
-            .call("AutomationServiceService/ApplyTemplate", request)
+            .call("AutomationService/ApplyTemplate", request)
             .await
             .unwrap();
         let seen = recorder.seen();
@@ -563,7 +544,7 @@ async fn versions_differ_in_paths_and_operations() {
         ("TaskService/ForceStopTask", json!({"id": 1})),
         ("TaskHistoryService/ListTaskHistories", json!({})),
         ("TagService/ListTags", json!({})),
-        ("AutomationServiceService/ReleaseService", json!({"id": 1})),
+        ("AutomationService/ReleaseService", json!({"id": 1})),
     ] {
         let error = gateway.client.call(rpc, request).await.unwrap_err();
         assert_eq!(error.code(), Code::Unimplemented, "{rpc}");
@@ -581,14 +562,14 @@ async fn versions_differ_in_paths_and_operations() {
 #[tokio::test]
 async fn other_body_is_not_edited_and_sent_back() {
     let ao = Ao::new().await;
-    let template = "AutomationServiceService/GetSubmitServiceAction";
+    let template = "AutomationService/GetSubmitServiceAction";
     for (rpc, request) in [
         ("TaskService/UpdateTask", json!({"id": 7, "notes": "n"})),
         (
             "PropertyService/UpdatePropertyValue",
             json!({"id": 7, "value": "v"}),
         ),
-        ("AutomationServiceService/ReleaseService", json!({"id": 7})),
+        ("AutomationService/ReleaseService", json!({"id": 7})),
         (template, json!({"id": 7})),
     ] {
         for body in [

@@ -13,7 +13,7 @@ use crate::support::recorder::Answer;
 async fn delete_follows_no_redirect() {
     let ao = Ao::new().await;
     for rpc in [
-        "AutomationServiceService/DeleteService",
+        "AutomationService/DeleteService",
         "ServiceTemplateService/DeleteServiceTemplate",
         "TaskService/DeleteTask",
         "TaskHistoryService/DeleteTaskHistory",
@@ -99,7 +99,7 @@ async fn http_status_maps_to_grpc_code() {
         ("TaskService/DeleteTask", 405, "", Code::Unimplemented, ""),
         ("TaskService/GetTask", 406, "", Code::Internal, ""),
         (
-            "AutomationServiceService/DeleteService",
+            "AutomationService/DeleteService",
             409,
             "",
             Code::FailedPrecondition,

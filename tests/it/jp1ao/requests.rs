@@ -17,11 +17,7 @@ async fn request_that_jp1ao_rejects_is_not_sent() {
     let (recorder, gateway) = start(|_| Answer::text(204, "text/plain", "")).await;
     for (rpc, request, field) in [
         ("TaskHistoryService/DeleteTaskHistories", json!({}), "start"),
-        (
-            "PropertyService/ListPropertyInformations",
-            json!({}),
-            "service_id",
-        ),
+        ("PropertyService/ListProperties", json!({}), "service_id"),
         (
             "PropertyService/ListPropertyGroups",
             json!({}),

@@ -49,14 +49,14 @@ async fn resource_is_decoded_completely() {
     let list = |item: &Value| json!({"data": [item], "count": 1, "pagination": {"page": 1, "pageSize": 100, "numPages": 1}});
     for (rpc, request, path, answer, field) in [
         (
-            "AutomationServiceService/GetService",
+            "AutomationService/GetService",
             json!({"id": 41}),
             "objects/Services/41",
             service.clone(),
             "service",
         ),
         (
-            "AutomationServiceService/ListServices",
+            "AutomationService/ListServices",
             json!({}),
             "objects/Services",
             list(&service),

@@ -9,7 +9,7 @@ use crate::schema::{Cardinality, FieldIndex, Kind, MessageId, Schema, Shape};
 
 pub use edit::{Edit, EditTarget};
 
-/// A compiled `drawbridge.v1.Action`.
+/// A compiled `drawbridge.v1.DocumentAction`.
 #[derive(Debug)]
 pub struct Action {
     /// The document's member with the name of the action, and its value.
@@ -28,7 +28,7 @@ pub struct Action {
 
 /// Compiles the `action` of an rpc whose path is `template`.
 pub(super) fn compile(
-    rule: &rules::Action,
+    rule: &rules::DocumentAction,
     template: &Template,
     schema: &Schema,
     input: MessageId,

@@ -16,6 +16,7 @@ use crate::Error;
 use crate::call::{Call, Idempotency, Media};
 use crate::json::wire::{self, MAX_DEPTH, Malformed, Value};
 use crate::json::{self, Problem};
+use crate::output_limit::finished;
 use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
 
 /// The tables of one rpc's request.
@@ -600,7 +601,7 @@ impl Binding {
                 let skip = |index: FieldIndex| plan.skip[usize::from(index)];
                 json::to_json_in(&self.schema, self.input, request, dialect, &skip, &mut json)
                     .map_err(unreadable)?;
-                return Ok(Some(json.into()));
+                return Ok(Some(finished(json)));
             }
             Body::Field { index } => *index,
         };
@@ -608,7 +609,7 @@ impl Binding {
         let is_set = !plan.skip[usize::from(index)]
             && json::field_to_json(&self.schema, self.input, index, request, dialect, &mut json)
                 .map_err(unreadable)?;
-        Ok(is_set.then(|| json.into()))
+        Ok(is_set.then(|| finished(json)))
     }
 }
 

@@ -9,6 +9,7 @@ use crate::Error;
 use crate::call::Reply;
 use crate::family::Evidence;
 use crate::json::{self, Found, Notes, Problem, wire};
+use crate::output_limit::{SHORT_VALUE, finished, has_room};
 use crate::schema::{Cardinality, Field, Kind};
 
 /// What to do about a response of something else than the API.
@@ -122,7 +123,11 @@ fn decode_body(method: &Method, verb: &Verb, reply: &Reply) -> Result<Decoded, E
                 (Kind::Message(id), Cardinality::Explicit) => {
                     let mut inner = Vec::with_capacity(body.len());
                     json::to_wire_with_found(&method.schema, id, body, &mut inner)
-                        .inspect(|_| wire::write_bytes(&mut message, field.number, &inner))
+                        .inspect(|_| {
+                            if has_room(&mut message, inner.len() + SHORT_VALUE) {
+                                wire::write_bytes(&mut message, field.number, &inner);
+                            }
+                        })
                         .map(|(notes, found)| (notes, Some(found)))
                 }
                 (_, Cardinality::Repeated) => as_member(method, field, body, &mut message)
@@ -143,7 +148,7 @@ fn decode_body(method: &Method, verb: &Verb, reply: &Reply) -> Result<Decoded, E
     };
     let required = Required::of(method, chosen);
     let decoded = Decoded {
-        message: message.into(),
+        message: finished(message),
         notes,
     };
     let Some(missing) = required.missing(found.as_ref(), body, &decoded.message) else {

@@ -178,7 +178,6 @@ mod tests {
             status: StatusCode::FOUND,
             headers: HeaderMap::from_iter([(LOCATION, value)]),
             body: Bytes::new(),
-            buffer_permit: Default::default(),
         }
     }
 

@@ -366,6 +366,7 @@ impl<'t, 'o> Reader<'t, 'o> {
     /// Decodes a member without a field into the field with additional properties. Each
     /// is a part of its own: protobuf merges the parts of a message.
     fn extra(&mut self, field: &Field, depth: u32) -> DecodeResult {
+        self.room(0)?;
         field.tag.write(self.out);
         let start = wire::open(self.out);
         self.structure_entry(depth + 1)?;
@@ -438,6 +439,7 @@ impl<'t, 'o> Reader<'t, 'o> {
 
     /// Writes the text of a value to its raw field.
     fn raw(&mut self, raw: &Field, at: usize, end: usize) -> DecodeResult {
+        self.room(end - at)?;
         let start = self.out.len();
         raw.tag.write(self.out);
         match self.text[at] {
@@ -464,6 +466,7 @@ impl<'t, 'o> Reader<'t, 'o> {
     /// bytes the caller removes. Zero is unset unless `explicit`.
     #[inline]
     fn element(&mut self, field: &Field, explicit: bool, depth: u32) -> DecodeResult<bool> {
+        self.room(0)?;
         field.tag.write(self.out);
         match field.kind {
             Kind::String => {
@@ -489,6 +492,7 @@ impl<'t, 'o> Reader<'t, 'o> {
                 let start = wire::open(self.out);
                 let at = self.pos;
                 let content = self.string()?;
+                self.room(content.len())?;
                 if !print::read_base64(self.out, &content) {
                     self.pos = at;
                     return self.expected("base64");
@@ -515,6 +519,7 @@ impl<'t, 'o> Reader<'t, 'o> {
             b'-' | b'0'..=b'9' | b'N' | b'I' => drop(self.any_number()?),
             _ => return self.expected("a string"),
         }
+        self.room(self.pos - start)?;
         let literal = &self.text[start..self.pos];
         wire::write_varint(self.out, literal.len() as u64);
         self.out.extend_from_slice(literal);

@@ -13,6 +13,7 @@ use self::field_order::{in_order, is_in_order};
 use super::bit_set::BitSet;
 use super::wire::{self, Fields, MAX_DEPTH, Malformed, Value};
 use super::{Problem, excerpt, print, text};
+use crate::output_limit::{SHORT_VALUE, has_room};
 use crate::schema::{
     Cardinality, Field, FieldIndex, Form, Kind, Message, MessageId, Schema, Shape,
 };
@@ -25,6 +26,15 @@ fn fault<T>(problem: impl Into<String>) -> EncodeResult<T> {
         path: String::new(),
         problem: problem.into(),
     }))
+}
+
+/// Makes room for so many bytes, or fails because of the limit of the conversion.
+#[inline]
+fn room(out: &mut Vec<u8>, bytes: usize) -> EncodeResult {
+    match has_room(out, bytes) {
+        true => Ok(()),
+        false => fault("the JSON is too long"),
+    }
 }
 
 impl From<Malformed> for Box<Problem> {
@@ -226,6 +236,7 @@ impl Writer<'_> {
                 continue;
             }
             let start = out.len();
+            room(out, field.next_member.len() + SHORT_VALUE)?;
             begin_member(out, empty, field);
             let value_start = out.len();
             let after = match field.cardinality {
@@ -264,6 +275,7 @@ impl Writer<'_> {
         for &index in &message.emit_empty {
             let field = &message.fields[usize::from(index)];
             if !written.contains(index) && !hidden(index, field) && field.raw.is_none() {
+                room(out, field.next_member.len() + SHORT_VALUE)?;
                 begin_member(out, empty, field);
                 out.extend_from_slice(empty_value(field));
                 written.insert(index);
@@ -383,6 +395,7 @@ impl Writer<'_> {
         value: Value<'_>,
         start: usize,
     ) -> EncodeResult {
+        room(out, value.bytes().len() + SHORT_VALUE)?;
         text::write(out, self.schema, kind, Form::Plain, value).or_else(fault)?;
         match out[start..].contains(&b',') {
             true => fault(format!("`{}` has a comma", excerpt(&out[start..]))),
@@ -399,12 +412,14 @@ impl Writer<'_> {
         value: Value<'_>,
         depth: u32,
     ) -> EncodeResult {
+        room(out, SHORT_VALUE)?;
         match (kind, wire::of_kind(kind, value)?) {
             (Kind::String, Value::Bytes(text)) => self.string(out, text),
             (Kind::Message(id), Value::Bytes(wire)) => {
                 self.message(out, id, form, wire, None, depth + 1)
             }
             (Kind::Bytes, Value::Bytes(bytes)) => {
+                room(out, bytes.len().div_ceil(3) * 4 + 2)?;
                 out.push(b'"');
                 print::base64(out, bytes);
                 out.push(b'"');
@@ -433,7 +448,8 @@ impl Writer<'_> {
     fn string(&self, out: &mut Vec<u8>, text: &[u8]) -> EncodeResult {
         match print::string(out, text) {
             Ok(()) => Ok(()),
-            Err(print::NotUtf8) => fault("the string is not UTF-8"),
+            Err(print::StringFailure::NotUtf8) => fault("the string is not UTF-8"),
+            Err(print::StringFailure::NoRoom) => fault("the JSON is too long"),
         }
     }
 }

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use super::scan;
+use crate::output_limit::{SHORT_VALUE, has_room};
 
 const DIGIT_PAIRS: &[u8; 200] = b"0001020304050607080910111213141516171819\
     2021222324252627282930313233343536373839\
@@ -75,28 +76,44 @@ pub fn float(out: &mut Vec<u8>, value: f32) {
     }
 }
 
-/// The text is not UTF-8.
+/// Why a string cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotUtf8;
+pub enum StringFailure {
+    /// The text is not UTF-8.
+    NotUtf8,
+    /// The output is longer than its limit.
+    NoRoom,
+}
+
+/// Makes room for a text and what surrounds it.
+#[inline]
+fn room(out: &mut Vec<u8>, bytes: usize) -> Result<(), StringFailure> {
+    match has_room(out, bytes + SHORT_VALUE) {
+        true => Ok(()),
+        false => Err(StringFailure::NoRoom),
+    }
+}
 
 /// Writes a string with its quotes. After an error `out` contains a part of it.
 #[inline]
-pub fn string(out: &mut Vec<u8>, text: &[u8]) -> Result<(), NotUtf8> {
+pub fn string(out: &mut Vec<u8>, text: &[u8]) -> Result<(), StringFailure> {
+    room(out, text.len())?;
     out.push(b'"');
     let (end, ascii) = scan::plain(text);
     out.extend_from_slice(&text[..end]);
     if end < text.len() {
         escape(out, text, end)?;
     } else if !ascii && str::from_utf8(text).is_err() {
-        return Err(NotUtf8);
+        return Err(StringFailure::NotUtf8);
     }
     out.push(b'"');
     Ok(())
 }
 
-fn escape(out: &mut Vec<u8>, text: &[u8], mut at: usize) -> Result<(), NotUtf8> {
-    str::from_utf8(text).map_err(|_| NotUtf8)?;
+fn escape(out: &mut Vec<u8>, text: &[u8], mut at: usize) -> Result<(), StringFailure> {
+    str::from_utf8(text).map_err(|_| StringFailure::NotUtf8)?;
     while at < text.len() {
+        room(out, text.len() - at)?;
         let byte = text[at];
         let short = match byte {
             b'"' => b'"',
@@ -221,7 +238,11 @@ mod tests {
             b"plain for sixteen bytes \xc3",
             b"\"\xed\xa0\x80",
         ] {
-            assert_eq!(string(&mut Vec::new(), bad), Err(NotUtf8), "{bad:?}");
+            assert_eq!(
+                string(&mut Vec::new(), bad),
+                Err(StringFailure::NotUtf8),
+                "{bad:?}"
+            );
         }
     }
 

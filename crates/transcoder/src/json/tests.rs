@@ -3,6 +3,7 @@
 mod decode;
 mod decode_errors;
 mod encode;
+mod output_limit;
 mod random_input;
 mod shapes;
 

@@ -463,7 +463,6 @@ fn message_of_heat_is_not_read_as_html() {
         status: StatusCode::BAD_REQUEST,
         headers: http::HeaderMap::new(),
         body: body.to_string().into(),
-        buffer_permit: Default::default(),
     };
     let fault = fault(&READ, &reply);
     assert_eq!(fault.message, "bad\n  in \"<unicode string>\", line 1");

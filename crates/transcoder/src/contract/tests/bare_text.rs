@@ -27,7 +27,6 @@ fn bare_strings_are_values_or_errors() {
         status: StatusCode::from_u16(status).unwrap(),
         headers: HeaderMap::new(),
         body: Bytes::from_static(body.as_bytes()),
-        buffer_permit: Default::default(),
     };
     let types = test
         .rpc("Types")

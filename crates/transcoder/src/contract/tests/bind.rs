@@ -384,7 +384,6 @@ fn field_mask_paths_follow_the_naming_of_the_file() {
                 status: StatusCode::OK,
                 headers: HeaderMap::new(),
                 body: json!({ "one": text }).to_string().into(),
-                buffer_permit: Default::default(),
             };
             let decoded = test.rpc("Do").decode(&reply).unwrap();
             let path = b"\x0a\x0e\x0a\x0cdisplay_name";
@@ -438,7 +437,6 @@ fn field_mask_paths_are_those_of_the_messages_near_the_mask() {
             body: json!({"mask": text, "named": {"k": text}})
                 .to_string()
                 .into(),
-            buffer_permit: Default::default(),
         });
         let mask = [&[0x0a, want.len() as u8], want.as_bytes()].concat();
         let mut message = Vec::new();
@@ -477,7 +475,6 @@ fn field_mask_path_with_the_exact_name_of_a_field_is_that_field() {
                 status: StatusCode::OK,
                 headers: HeaderMap::new(),
                 body: json!({ "mask": text }).to_string().into(),
-                buffer_permit: Default::default(),
             });
             let (mut mask, mut message) = (Vec::new(), Vec::new());
             crate::json::wire::write_bytes(&mut mask, 1, want.as_bytes());
@@ -561,7 +558,6 @@ fn enum_names_are_read_short_and_full_and_written_by_the_rule_of_the_file() {
                 body: json!({ "phase": text, "loose": ["loose a-b", "ab"] })
                     .to_string()
                     .into(),
-                buffer_permit: Default::default(),
             };
             let decoded = test.rpc("Do").decode(&reply).unwrap();
             let mut message = Vec::new();
@@ -599,7 +595,6 @@ fn text_without_letters_is_no_lenient_match() {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             body: json!({ "e": text }).to_string().into(),
-            buffer_permit: Default::default(),
         };
         let message = test.rpc("Do").decode(&reply).unwrap().message;
         let got = test.json("t.Res", &message);

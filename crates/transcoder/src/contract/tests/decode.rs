@@ -12,7 +12,6 @@ fn reply(status: u16, content_type: &str, body: &str) -> Reply {
         status: StatusCode::from_u16(status).unwrap(),
         headers,
         body: Bytes::copy_from_slice(body.as_bytes()),
-        buffer_permit: Default::default(),
     }
 }
 

@@ -32,7 +32,6 @@ fn reply(media_type: &str, body: &'static str) -> Reply {
         status: StatusCode::OK,
         headers,
         body: Bytes::from_static(body.as_bytes()),
-        buffer_permit: Default::default(),
     }
 }
 

@@ -250,7 +250,6 @@ fn count_members_path_in_and_response_choices_apply() {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             body: Bytes::from(text),
-            buffer_permit: Default::default(),
         };
         let decoded = test.rpc("Do").decode(&reply).unwrap();
         assert_eq!(test.json("t.Res", &decoded.message), want, "{text}");

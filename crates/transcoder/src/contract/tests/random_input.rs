@@ -49,7 +49,6 @@ fn random_requests_do_not_panic() {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             body: message.clone(),
-            buffer_permit: Default::default(),
         };
         for method in &methods {
             let _ = method.bind(bytes, "rackspace");
@@ -161,7 +160,6 @@ fn nesting_limit_holds_for_requests_and_replies() {
                 status: StatusCode::OK,
                 headers: HeaderMap::new(),
                 body: call.body.unwrap(),
-                buffer_permit: Default::default(),
             };
             assert!(rpc.decode(&reply).is_ok(), "{number}");
             for deep in [deepest + 1, 3_000] {

@@ -253,7 +253,6 @@ fn reply_becomes_an_http_body() {
             .into_iter()
             .collect(),
         body: Bytes::from_static(body),
-        buffer_permit: Default::default(),
     };
     let all = "message Req {} message Res { google.api.HttpBody file = 1; bytes raw = 2; }";
     for (rule, response, want) in [

@@ -79,7 +79,6 @@ fn redirect_and_body_decode_alike() {
             HeaderValue::from_static(location),
         )]),
         body: Bytes::from_static(body.as_bytes()),
-        buffer_permit: Default::default(),
     };
     for reply in [
         reply(302, "http://elsewhere/v1/p/things/n/i", "<html>"),

@@ -193,7 +193,6 @@ fn no_any_is_a_message_with_a_problem() {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             body: body.into(),
-            buffer_permit: Default::default(),
         });
         assert_eq!(got.is_ok(), is_known, "{name} {got:?}");
     }

@@ -87,7 +87,6 @@ fn decode(test: &TestContract, body: &[u8]) -> Json {
         status: StatusCode::OK,
         headers: HeaderMap::new(),
         body: Bytes::copy_from_slice(body),
-        buffer_permit: Default::default(),
     };
     let decoded = test.rpc("Do").decode(&reply).unwrap();
     test.json("t.Res", &decoded.message)

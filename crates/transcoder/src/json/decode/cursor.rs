@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::super::wire;
 use super::super::{scan, token};
 use super::{DecodeFailure, DecodeResult, Reader};
+use crate::output_limit::{SHORT_VALUE, has_room};
 
 impl<'t> Reader<'t, '_> {
     #[cold]
@@ -14,6 +15,16 @@ impl<'t> Reader<'t, '_> {
             inner: String::new(),
             problem: problem.into(),
         }))
+    }
+
+    /// Makes room for so many bytes and a tag, or fails because of the limit of the
+    /// conversion.
+    #[inline]
+    pub(super) fn room(&mut self, bytes: usize) -> DecodeResult {
+        match has_room(self.out, bytes + SHORT_VALUE) {
+            true => Ok(()),
+            false => self.fault("the message is too long"),
+        }
     }
 
     #[cold]
@@ -153,12 +164,15 @@ impl<'t> Reader<'t, '_> {
         let start = self.pos + 1;
         let end = start + scan::plain(&self.text[start..]).0;
         if self.text.get(end) == Some(&b'"') {
+            self.room(end - start)?;
             let content = &self.text[start..end];
             wire::write_varint(self.out, content.len() as u64);
             self.out.extend_from_slice(content);
             self.pos = end + 1;
             return Ok(());
         }
+        // Unescaped, a text is never longer. Where it ends is not known yet.
+        self.room(self.text.len() - start)?;
         let begin = wire::open(self.out);
         self.pos = token::unescape(self.text, start, self.out).or_else(|e| self.bad(e))?;
         wire::close(self.out, begin);

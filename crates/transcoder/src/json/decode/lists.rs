@@ -26,6 +26,7 @@ impl Reader<'_, '_> {
             loop {
                 let at = self.pos;
                 if packed {
+                    self.room(0)?;
                     let bits = match self.scalar(field.kind)? {
                         Some(bits) => bits,
                         None => self.overflow(field.kind, at).unwrap_or(0),
@@ -104,6 +105,7 @@ impl Reader<'_, '_> {
             return Ok(());
         }
         for text in texts() {
+            self.room(text.len())?;
             field.tag.write(self.out);
             let read = match field.kind {
                 Kind::String => {
@@ -133,6 +135,7 @@ impl Reader<'_, '_> {
         }
         if let Some(raw) = field.raw {
             for text in texts() {
+                self.room(text.len())?;
                 message.fields[usize::from(raw)].tag.write(self.out);
                 wire::write_varint(self.out, text.len() as u64);
                 self.out.extend_from_slice(text);

@@ -24,6 +24,7 @@ impl Reader<'_, '_> {
             return Ok(());
         }
         loop {
+            self.room(0)?;
             let entry_start = self.out.len();
             field.tag.write(self.out);
             let entry = wire::open(self.out);

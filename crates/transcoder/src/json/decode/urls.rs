@@ -47,6 +47,7 @@ impl<'t> Reader<'t, '_> {
         for index in &field.url_fields {
             let of = &message.fields[usize::from(*index)];
             for url in &urls {
+                self.room(url.len())?;
                 match &of.url_pattern {
                     None => wire::write_bytes(self.out, of.number, url),
                     Some(pattern) => {

@@ -25,6 +25,7 @@ impl Reader<'_, '_> {
 
     /// Decodes one member of a Struct.
     pub(super) fn structure_entry(&mut self, depth: u32) -> DecodeResult {
+        self.room(0)?;
         // The tags of Struct.fields, and of key and value of an entry.
         self.out.push(0x0a);
         let entry = wire::open(self.out);
@@ -64,6 +65,7 @@ impl Reader<'_, '_> {
         if depth > MAX_DEPTH || (depth == MAX_DEPTH && matches!(self.peek(), b'{' | b'[')) {
             return self.fault(format!("nested deeper than {MAX_DEPTH} messages"));
         }
+        self.room(0)?;
         match self.peek() {
             b'"' => {
                 self.out.push(0x1a);
@@ -102,6 +104,7 @@ impl Reader<'_, '_> {
                     // A Value has no such number: its text says what it is.
                     _ => {
                         self.is_inexact(at);
+                        self.room(number.len())?;
                         wire::write_bytes(self.out, 3, number);
                         return Ok(());
                     }
@@ -181,6 +184,7 @@ impl Reader<'_, '_> {
         let paths = String::from_utf8_lossy(&content);
         for path in paths.split(',').map(str::trim).filter(|p| !p.is_empty()) {
             let path = time::read_mask_path(path, |name| names.get(name));
+            self.room(path.len())?;
             wire::write_bytes(self.out, 1, path.as_bytes());
         }
         Ok(())
@@ -226,6 +230,7 @@ impl Reader<'_, '_> {
             self.pos = at;
             return self.expected("a known type");
         };
+        self.room(url.len())?;
         wire::write_bytes(self.out, 1, &url);
         self.out.push(0x12);
         let content = wire::open(self.out);

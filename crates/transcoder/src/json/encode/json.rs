@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use super::super::wire::{self, MAX_DEPTH, Malformed, Value};
 use super::super::{any_is_plain, any_type, excerpt, print};
 use super::map::{Key, Keys};
-use super::{EncodeResult, Writer, fault, prepend_step};
+use super::{EncodeResult, Writer, fault, prepend_step, room};
+use crate::output_limit::SHORT_VALUE;
 use crate::schema::{Form, Message};
 
 impl Writer<'_> {
@@ -100,6 +101,7 @@ impl Writer<'_> {
         if depth > MAX_DEPTH {
             return Err(Malformed::Depth.into());
         }
+        room(out, SHORT_VALUE)?;
         let mut fields = wire::fields(wire);
         match fields.read()? {
             Some((kind, value)) if fields.rest().is_empty() => {

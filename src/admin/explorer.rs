@@ -1,0 +1,286 @@
+//! The explorer: lists methods, describes their requests, and calls them. A call goes to the
+//! gateway's own gRPC listener, with what the visitor has typed and nothing else, so that it is
+//! authenticated, limited, counted and logged as that of any client.
+
+mod call;
+mod describe;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{self, Body};
+use axum::extract::{Query, Request};
+use axum::http::{Response, StatusCode};
+use axum::routing::{get, post};
+use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor};
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+
+use super::guard::Guard;
+use super::response::{checked, json, problem};
+use crate::config::Config;
+use crate::contract::{BUILT_IN, Contract};
+use call::CallRequest;
+
+/// How many calls of visitors run at once.
+const MAX_CALLS: usize = 16;
+
+/// After this time without a visitor, the descriptors are dropped: they take several megabytes.
+const IDLE_TIME: Duration = Duration::from_secs(300);
+
+/// The time in which a visitor must have sent a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The gateway's own methods that the explorer lists.
+const OWN_METHODS: [&str; 1] = ["drawbridge.v1.GatewayService/ListUpstreams"];
+
+/// What the explorer lists and calls.
+#[derive(Debug)]
+pub struct Explorer {
+    sets: Vec<Cow<'static, [u8]>>,
+    /// The names of the upstreams that serve a method, by `package.Service/Method`.
+    methods: BTreeMap<String, Vec<String>>,
+    connection: Connection,
+    max_request_bytes: usize,
+    pools: Mutex<Option<Arc<Pools>>>,
+    uses: AtomicU64,
+    calls: Arc<Semaphore>,
+}
+
+/// How the gRPC listener is reached.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Connection {
+    /// The address that this process connects to.
+    #[serde(skip)]
+    target: SocketAddr,
+    /// The port, for clients.
+    port: u16,
+    /// Empty if clients reach the listener by the host of the page.
+    host: String,
+    has_tls: bool,
+    needs_token: bool,
+    is_sandbox: bool,
+    /// Why the page makes no calls.
+    problem: Option<&'static str>,
+}
+
+impl Connection {
+    /// Reads how the gRPC listener at `grpc` is reached.
+    pub fn new(config: &Config, grpc: SocketAddr) -> Self {
+        let needs_certificate = config
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.client_ca.is_some());
+        let is_local = |address: SocketAddr| address.ip().to_canonical().is_loopback();
+        let opens_loopback = is_local(grpc)
+            && config.client_tokens.is_empty()
+            && config.admin.is_some_and(|admin| !is_local(admin));
+        let host = match grpc.ip() {
+            ip if ip.is_unspecified() => String::new(),
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        let ip = match grpc.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        Self {
+            target: SocketAddr::new(ip, grpc.port()),
+            port: grpc.port(),
+            host,
+            has_tls: config.tls.is_some(),
+            needs_token: !config.client_tokens.is_empty(),
+            is_sandbox: config.sandbox,
+            problem: if needs_certificate {
+                Some(
+                    "The gRPC listener requires a client certificate, which this page cannot \
+                     present: copy the call, and make it with yours.",
+                )
+            } else if opens_loopback {
+                Some(
+                    "The gRPC listener serves this machine only and asks for no token, while \
+                     this page is served to others: set listen.clients.tokens_file to call from \
+                     here.",
+                )
+            } else {
+                None
+            },
+        }
+    }
+}
+
+/// The descriptors of all sets.
+#[derive(Debug)]
+struct Pools(Vec<DescriptorPool>);
+
+impl Pools {
+    fn method(&self, name: &str) -> Option<MethodDescriptor> {
+        let (service, method) = name.split_once('/')?;
+        let mut services = self
+            .0
+            .iter()
+            .filter_map(|pool| pool.get_service_by_name(service));
+        services.find_map(|service| service.methods().find(|one| one.name() == method))
+    }
+
+    fn message(&self, name: &str) -> Option<MessageDescriptor> {
+        self.0
+            .iter()
+            .find_map(|pool| pool.get_message_by_name(name))
+    }
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+}
+
+impl Explorer {
+    /// Lists these methods, given as gRPC paths, with the names of the upstreams that serve
+    /// them.
+    pub fn new(
+        contract: &Contract,
+        methods: impl IntoIterator<Item = (String, Vec<String>)>,
+        connection: Connection,
+        max_request_bytes: usize,
+    ) -> Self {
+        let sets = contract.descriptor_sets().iter();
+        let own = OWN_METHODS.map(|name| (name.to_owned(), Vec::new()));
+        Self {
+            sets: sets
+                .map(|set| match set == BUILT_IN {
+                    true => Cow::Borrowed(BUILT_IN),
+                    false => Cow::Owned(set.clone()),
+                })
+                .chain([Cow::Borrowed(tonic_types::pb::FILE_DESCRIPTOR_SET)])
+                .collect(),
+            methods: methods.into_iter().chain(own).collect(),
+            connection,
+            max_request_bytes,
+            pools: Mutex::default(),
+            uses: AtomicU64::new(0),
+            calls: Arc::new(Semaphore::new(MAX_CALLS)),
+        }
+    }
+
+    /// Returns the routes of the explorer.
+    pub(super) fn routes(self: Arc<Self>, guard: Guard) -> Router {
+        let services = self.clone();
+        let method = self.clone();
+        let read = Router::new()
+            .route("/api/services", get(async move || services.list().await))
+            .route(
+                "/api/method",
+                get(async move |named: Query<Named>| method.describe(&named.name).await),
+            );
+        let call = Router::new().route(
+            "/api/call",
+            post(async move |request| self.call(request).await),
+        );
+        checked(read, guard, Guard::check_api).merge(checked(call, guard, Guard::check_call))
+    }
+
+    /// Returns the descriptors, which are kept for a while.
+    async fn pools(self: &Arc<Self>) -> Result<Arc<Pools>, Response<Body>> {
+        self.uses.fetch_add(1, Relaxed);
+        let this = self.clone();
+        let built = tokio::task::spawn_blocking(move || {
+            let mut kept = this.pools.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(pools) = &*kept {
+                return Ok((pools.clone(), false));
+            }
+            let pools = this.sets.iter().map(|set| DescriptorPool::decode(&**set));
+            let pools: Result<Vec<_>, _> = pools.collect();
+            let pools = Arc::new(Pools(pools?));
+            *kept = Some(pools.clone());
+            Ok::<_, prost_reflect::DescriptorError>((pools, true))
+        });
+        let failed = |text: String| problem(StatusCode::INTERNAL_SERVER_ERROR, &text);
+        let (pools, is_new) = match built.await {
+            Ok(Ok(built)) => built,
+            Ok(Err(error)) => return Err(failed(error.to_string())),
+            Err(error) => return Err(failed(error.to_string())),
+        };
+        if is_new {
+            let this = Arc::downgrade(self);
+            tokio::spawn(async move {
+                let mut seen = 0;
+                loop {
+                    tokio::time::sleep(IDLE_TIME).await;
+                    let Some(this) = this.upgrade() else { return };
+                    let uses = this.uses.load(Relaxed);
+                    if std::mem::replace(&mut seen, uses) == uses {
+                        *this.pools.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                        return;
+                    }
+                }
+            });
+        }
+        Ok(pools)
+    }
+
+    async fn list(self: &Arc<Self>) -> Response<Body> {
+        match self.pools().await {
+            Ok(pools) => json(&describe::services(&self.methods, &pools, &self.connection)),
+            Err(response) => response,
+        }
+    }
+
+    async fn describe(self: &Arc<Self>, name: &str) -> Response<Body> {
+        let pools = match self.pools().await {
+            Ok(pools) => pools,
+            Err(response) => return response,
+        };
+        match pools
+            .method(name)
+            .filter(|_| self.methods.contains_key(name))
+        {
+            Some(method) => json(&describe::request(&method)),
+            None => unknown_method(),
+        }
+    }
+
+    async fn call(self: &Arc<Self>, request: Request) -> Response<Body> {
+        if let Some(why) = self.connection.problem {
+            return problem(StatusCode::FORBIDDEN, why);
+        }
+        // Base64 makes a file a third longer.
+        let max_bytes = self.max_request_bytes.saturating_mul(2);
+        let body = body::to_bytes(request.into_body(), max_bytes);
+        let body = match tokio::time::timeout(REQUEST_TIMEOUT, body).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(_)) => return problem(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long"),
+            Err(_) => return problem(StatusCode::REQUEST_TIMEOUT, "the request has not arrived"),
+        };
+        let request: CallRequest = match serde_json::from_slice(&body) {
+            Ok(request) => request,
+            Err(error) => return problem(StatusCode::BAD_REQUEST, &error.to_string()),
+        };
+        let pools = match self.pools().await {
+            Ok(pools) => pools,
+            Err(response) => return response,
+        };
+        let known = self.methods.contains_key(&request.method);
+        let Some(method) = pools.method(&request.method).filter(|_| known) else {
+            return unknown_method();
+        };
+        let Ok(permit) = self.calls.clone().try_acquire_owned() else {
+            let text = format!("visitors of this page have {MAX_CALLS} calls open: stop one");
+            return problem(StatusCode::TOO_MANY_REQUESTS, &text);
+        };
+        match request.prepare(&method) {
+            Ok(prepared) => prepared.run(self.connection.clone(), pools, permit),
+            Err(text) => problem(StatusCode::BAD_REQUEST, &text),
+        }
+    }
+}
+
+fn unknown_method() -> Response<Body> {
+    problem(StatusCode::NOT_FOUND, "this gateway serves no such method")
+}

@@ -1,0 +1,123 @@
+//! The response body of a stream: messages that are ready together share an HTTP frame.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{BufMut, Bytes};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::{Body, Frame};
+use tokio_stream::Stream;
+use tonic::Status;
+
+use super::compression::gzip;
+use super::stream_info::InstrumentedStream;
+use crate::error::Error;
+use crate::memory::{Memory, SHORT_BYTES};
+
+/// The length at which a frame with several messages is sent.
+const FRAME_BYTES: usize = 16 << 10;
+
+/// The messages of a stream, and its status.
+pub(super) struct MessagesBody {
+    stream: InstrumentedStream,
+    is_compressed: bool,
+    memory: Memory,
+    /// The trailers that follow the last frame.
+    trailers: Option<HeaderMap>,
+    is_ended: bool,
+}
+
+impl MessagesBody {
+    pub(super) fn new(stream: InstrumentedStream, is_compressed: bool, memory: Memory) -> Self {
+        Self {
+            stream,
+            is_compressed,
+            memory,
+            trailers: None,
+            is_ended: false,
+        }
+    }
+
+    /// Appends a message to a frame. Its memory is reserved before; the frame is complete
+    /// messages only.
+    fn append(&self, frame: &mut Vec<u8>, message: &Bytes) -> Result<(), Error> {
+        let compressed = match self.is_compressed {
+            true => Some(gzip(message)?),
+            false => None,
+        };
+        let message = compressed.as_deref().unwrap_or(message);
+        let length = u32::try_from(message.len()).map_err(|_| Error::ResponseTooLarge {
+            limit: u32::MAX as usize,
+        })?;
+        frame.reserve_exact(5 + message.len());
+        frame.put_u8(self.is_compressed.into());
+        frame.put_u32(length);
+        frame.put_slice(message);
+        Ok(())
+    }
+
+    fn end(&mut self, result: Result<(), Status>) {
+        let mut trailers = HeaderMap::new();
+        let added = match &result {
+            Ok(()) => None,
+            Err(status) => status.add_header(&mut trailers).err(),
+        };
+        if result.is_ok() || added.is_some() {
+            let code = if result.is_ok() { "0" } else { "13" };
+            let name = HeaderName::from_static("grpc-status");
+            trailers.insert(name, HeaderValue::from_static(code));
+        }
+        self.trailers = Some(trailers);
+    }
+}
+
+impl Body for MessagesBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        let mut frame = Vec::new();
+        let mut reservation = this.memory.empty();
+        while !this.is_ended && this.trailers.is_none() && frame.len() < FRAME_BYTES {
+            let message = match Pin::new(&mut this.stream).poll_next(cx) {
+                Poll::Pending if frame.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+                Poll::Ready(None) => {
+                    this.end(Ok(()));
+                    break;
+                }
+                Poll::Ready(Some(Err(status))) => {
+                    this.end(Err(status));
+                    break;
+                }
+                Poll::Ready(Some(Ok(message))) => message,
+            };
+            let length = frame.len() + message.len();
+            let reserved = match length <= SHORT_BYTES {
+                true => Ok(()),
+                false => reservation.resize(length).map_err(Error::from),
+            };
+            if let Err(error) = reserved.and_then(|()| this.append(&mut frame, &message)) {
+                let status = this.stream.fail(&error);
+                this.end(Err(status));
+            }
+        }
+        if !frame.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(reservation.attach(frame)))));
+        }
+        this.is_ended = true;
+        Poll::Ready(
+            this.trailers
+                .take()
+                .map(|trailers| Ok(Frame::trailers(trailers))),
+        )
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_ended && self.trailers.is_none()
+    }
+}
