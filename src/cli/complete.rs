@@ -149,7 +149,7 @@ enum Names {
     Symbols,
 }
 
-/// A command line, as far as it is written.
+/// The words of an incomplete command line.
 #[derive(Debug)]
 struct CommandLine<'c> {
     /// The root, and the commands below it.

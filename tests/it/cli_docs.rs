@@ -61,7 +61,7 @@ fn is_connection(arg: &Arg) -> bool {
     arg.get_help_heading() == Some("Connection")
 }
 
-/// Returns an argument as it is written: `-d, --data JSON|@FILE`.
+/// Formats an argument: `-d, --data JSON|@FILE`.
 fn written(arg: &Arg) -> String {
     let short = arg.get_short().map(|letter| format!("-{letter}"));
     let long = arg.get_long().map(|name| format!("--{name}"));

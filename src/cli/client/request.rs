@@ -127,7 +127,7 @@ fn join(path: &str, name: &str) -> String {
     }
 }
 
-/// Collects the members that are no fields, each with the fields that there are.
+/// Collects the members without a field, each with the fields that there are.
 fn find_unknown(
     descriptor: &MessageDescriptor,
     document: &Value,
@@ -178,7 +178,7 @@ fn for_each_message(
     }
 }
 
-/// Describes a member that is no field: similar fields first, then all.
+/// Describes a member without a field: similar fields first, then all.
 fn unknown_field(descriptor: &MessageDescriptor, name: &str, path: &str) -> String {
     let fields: Vec<String> = descriptor.fields().map(|f| f.name().to_owned()).collect();
     let known: Vec<&str> = fields.iter().map(String::as_str).collect();

@@ -177,7 +177,7 @@ impl Options {
                 KINDS.join(", ")
             )),
             (None, Some(word)) if !word.contains(['/', '.']) => {
-                // A misspelled kind, before a gateway is asked for an rpc.
+                // A misspelled kind, reported without a gateway.
                 let near = crate::spelling::nearest(word, KINDS.into_iter());
                 (!near.is_empty()).then(|| format!("no kind `{word}`{near}"))
             }

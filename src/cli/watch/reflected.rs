@@ -1,5 +1,7 @@
 //! The stream of any watch rpc, read by the descriptors and annotations of the gateway.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use prost::Message as _;
 use prost_reflect::{
@@ -7,7 +9,7 @@ use prost_reflect::{
 };
 use serde_json::{Map, json};
 
-use super::stream_request::{Decoder, Message, Source, StreamRequest};
+use super::stream_request::{Decode, Message, Source, StreamRequest};
 use crate::cli::client::names::full_name;
 use crate::cli::client::{proto_json, rules};
 
@@ -16,7 +18,7 @@ const LOG_LINE: &str = "drawbridge.v1.LogLine";
 
 /// How the messages of a watch rpc are read.
 #[derive(Debug)]
-pub(super) struct Reflected {
+struct Reflected {
     output: MessageDescriptor,
     event: FieldDescriptor,
     /// The field of the watched resource, of an item or of an entry.
@@ -30,7 +32,7 @@ pub(super) struct Reflected {
     has_proto_json: bool,
 }
 
-/// Returns the stream of a watch rpc. None if the rpc is no watch.
+/// Returns the stream of a watch rpc, and none for any other rpc.
 pub(super) fn stream_request(
     method: &MethodDescriptor,
     request: &DynamicMessage,
@@ -78,7 +80,7 @@ pub(super) fn stream_request(
         request: Bytes::from(request.encode_to_vec()),
         resume,
         is_repeatable,
-        decoder: Decoder::Reflected(reflected.into()),
+        decoder: Arc::new(reflected),
     })
 }
 
@@ -124,8 +126,8 @@ fn item_field(
     exact.or_else(|| output.fields().find(|field| is_message(field, None)))
 }
 
-impl Reflected {
-    pub(super) fn decode(&self, bytes: &[u8]) -> Option<Message> {
+impl Decode for Reflected {
+    fn decode(&self, bytes: &[u8]) -> Option<Message> {
         let message = DynamicMessage::decode(self.output.clone(), bytes).ok()?;
         let proto_json = proto_json::of(&self.output, bytes)?;
         Some(Message {
@@ -133,7 +135,9 @@ impl Reflected {
             proto_json: self.has_proto_json.then_some(proto_json),
         })
     }
+}
 
+impl Reflected {
     /// Returns what a view shows of a message.
     fn view(&self, message: &DynamicMessage, all: &serde_json::Value) -> serde_json::Value {
         let event = all.get(self.event.json_name());

@@ -1,5 +1,6 @@
 //! The streams of a watch.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,7 +8,6 @@ use prost_reflect::MessageDescriptor;
 use serde_json::Value;
 
 use super::options::Subject;
-use super::reflected::Reflected;
 use crate::cli::client::proto_json;
 use drawbridge_transcoder::contract::{Contract, Method};
 use drawbridge_transcoder::json::{self, wire};
@@ -40,7 +40,7 @@ pub(super) struct StreamRequest {
     pub(super) resume: Option<(u32, Box<str>)>,
     /// Whether the stream can be opened again: it does not begin with a call.
     pub(super) is_repeatable: bool,
-    pub(super) decoder: Decoder,
+    pub(super) decoder: Arc<dyn Decode>,
 }
 
 /// A message in the two forms that are printed.
@@ -52,38 +52,33 @@ pub(super) struct Message {
     pub(super) proto_json: Option<Value>,
 }
 
-/// How the messages of a stream are read.
-#[derive(Clone, Debug)]
-pub(super) enum Decoder {
-    /// By the built-in contract, which knows the resource.
-    BuiltIn {
-        method: Arc<Method>,
-        /// The response message, if it is printed in the JSON mapping of protobuf.
-        descriptor: Option<MessageDescriptor>,
-    },
-    /// By the descriptors and annotations of the gateway.
-    Reflected(Arc<Reflected>),
+/// Reads the messages of a stream.
+pub(super) trait Decode: fmt::Debug + Send + Sync {
+    /// Reads a message. None if the bytes are not such a message.
+    fn decode(&self, message: &[u8]) -> Option<Message>;
 }
 
-impl Decoder {
-    /// Reads a message. None if the bytes are not such a message.
-    pub(super) fn decode(&self, message: &[u8]) -> Option<Message> {
-        match self {
-            Self::BuiltIn { method, descriptor } => {
-                let mut text = Vec::with_capacity(message.len() * 2);
-                let schema = &method.schema;
-                json::to_json(schema, method.output, message, &|_| false, &mut text).ok()?;
-                let proto_json = match descriptor {
-                    Some(descriptor) => Some(proto_json::of(descriptor, message)?),
-                    None => None,
-                };
-                Some(Message {
-                    json: serde_json::from_slice(&text).ok()?,
-                    proto_json,
-                })
-            }
-            Self::Reflected(reflected) => reflected.decode(message),
-        }
+/// Reads messages by the built-in contract, which knows the resource.
+#[derive(Debug)]
+struct BuiltIn {
+    method: Arc<Method>,
+    /// The response message, if it is printed in the JSON mapping of protobuf.
+    descriptor: Option<MessageDescriptor>,
+}
+
+impl Decode for BuiltIn {
+    fn decode(&self, message: &[u8]) -> Option<Message> {
+        let mut text = Vec::with_capacity(message.len() * 2);
+        let (schema, output) = (&self.method.schema, self.method.output);
+        json::to_json(schema, output, message, &|_| false, &mut text).ok()?;
+        let proto_json = match &self.descriptor {
+            Some(descriptor) => Some(proto_json::of(descriptor, message)?),
+            None => None,
+        };
+        Some(Message {
+            json: serde_json::from_slice(&text).ok()?,
+            proto_json,
+        })
     }
 }
 
@@ -141,10 +136,10 @@ pub(super) fn built_in(
             request: request.into(),
             resume,
             is_repeatable: true,
-            decoder: Decoder::BuiltIn {
+            decoder: Arc::new(BuiltIn {
                 method: method.clone(),
                 descriptor,
-            },
+            }),
             path,
         })
     };
