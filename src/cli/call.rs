@@ -21,7 +21,7 @@ use super::client::failure::Failure;
 use super::client::gateway::Gateway;
 use super::client::options::ConnectionOptions;
 use super::client::reflection::Api;
-use super::client::text::sanitize;
+use super::client::text::{escape_json, sanitize};
 use super::client::{duration, exit_code, names, proto_json, request, variable};
 use crate::server::WireCodec;
 use file::{Download, Messages, Upload};
@@ -267,8 +267,8 @@ impl Call<'_> {
                 .iter()
                 .map(|name| sanitize(name) + "\n")
                 .collect(),
-            Format::Json if is_stream => format!("{value}\n"),
-            Format::Json => format!("{value:#}\n"),
+            Format::Json if is_stream => escape_json(&value.to_string()) + "\n",
+            Format::Json => escape_json(&format!("{value:#}")) + "\n",
         })
     }
 

@@ -33,7 +33,7 @@ use super::client::exit_code::{self, FAILED, INTERRUPTED, SUCCEEDED, TIMED_OUT, 
 use super::client::failure::Failure;
 use super::client::gateway::Gateway;
 use super::client::reflection::Api;
-use super::client::text::sanitize;
+use super::client::text::{escape_json, sanitize};
 use super::client::{names, request, variable};
 
 /// How long the other streams may take to end after that of the state.
@@ -489,7 +489,7 @@ fn show<W: Write>(
                 false => json!({ "subject": subject.view.title(), "stream": stream.name,
                     "message": message }),
             };
-            renderer.text(&line.to_string())
+            renderer.text(&escape_json(&line.to_string()))
         }
         (Some(_), _) => true,
         (None, _) => lines.iter().all(|line| subject.line(line, renderer)),

@@ -555,3 +555,51 @@ async fn deadline_and_interrupt_end_a_call() {
     });
     assert_eq!(code.await.unwrap(), Some(130));
 }
+
+/// Runs the script of bash as it is called for a line.
+#[tokio::test]
+async fn completions_have_the_rpcs_of_the_gateway() {
+    let (_recorder, gateway) = own_api().await;
+    let complete = |line: &str, address: String| {
+        let binary = std::path::Path::new(env!("CARGO_BIN_EXE_drawbridge"));
+        let script = format!(
+            "source <(drawbridge completions bash)\nCOMP_LINE='{line}'\n\
+             COMP_POINT=${{#COMP_LINE}}\n_drawbridge\nprintf '%s\\n' \"${{COMPREPLY[@]}}\""
+        );
+        let mut bash = Command::new("bash");
+        bash.args(["-uc", &script])
+            .env_clear()
+            .env(
+                "PATH",
+                format!("{}:/usr/bin:/bin", binary.parent().unwrap().display()),
+            )
+            .env("DRAWBRIDGE_GATEWAY", address);
+        output(bash)
+    };
+    let address = gateway.running.grpc.to_string();
+    for (line, want) in [
+        ("drawbridge call RolloutS", "RolloutService/GetRollout\n"),
+        ("drawbridge call GetRoll", "GetRollout\n"),
+        ("drawbridge watch Watch", "WatchRollout\n"),
+        ("drawbridge ls Roll", "RolloutService\n"),
+        (
+            "drawbridge describe acme.v1.RolloutService",
+            "acme.v1.RolloutService\n",
+        ),
+        ("drawbridge desc", "describe\n"),
+        ("drawbridge ls -o ", "json\nname\n"),
+    ] {
+        // It waits only for a second, which a busy machine can exceed.
+        let out = loop {
+            let out = complete(line, address.clone()).await;
+            if !text(&out.stdout).trim().is_empty() {
+                break out;
+            }
+        };
+        assert_eq!(text(&out.stderr), "", "{line}");
+        assert!(text(&out.stdout).starts_with(want), "{line}: {out:?}");
+    }
+    // Nobody to ask: no names, and no message.
+    let out = complete("drawbridge call Get", nowhere().to_string()).await;
+    assert_eq!((text(&out.stdout), text(&out.stderr)), ("\n", ""));
+}

@@ -534,6 +534,8 @@ async fn tls_problems_are_one_line_and_not_retried() {
         }
     });
     let other_arg = other_file.to_str().unwrap();
+    let no_pem = file("no.pem", "not PEM");
+    let no_pem = no_pem.to_str().unwrap();
     let no_tls_hint = no_tls.replace("https", "try --gateway http");
     let plaintext_hint = format!("try --gateway https://localhost:{port}");
     for (url, args, want) in [
@@ -544,6 +546,22 @@ async fn tls_problems_are_one_line_and_not_retried() {
             "is not signed by the CA of --ca",
         ),
         (&by_address, &["--ca", ca_arg], "certificate is not valid"),
+        (
+            &url,
+            &["--ca", "/no/such.pem"],
+            "drawbridge: --ca /no/such.pem: No such file",
+        ),
+        (&url, &["--ca", no_pem], "no.pem: has no certificate in PEM"),
+        (
+            &url,
+            &["--cert", ca_arg, "--key", no_pem],
+            "no.pem: has no private key in PEM",
+        ),
+        (
+            &url,
+            &["--cert", ca_arg],
+            "needs its private key, with --key FILE",
+        ),
         (&plaintext, &[], &*plaintext_hint),
         (&no_tls, &["--ca", ca_arg], &*no_tls_hint),
         (&http1, &[], "gRPC needs HTTP/2"),

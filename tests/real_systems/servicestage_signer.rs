@@ -241,6 +241,7 @@ fn ours_is_theirs() {
                     .map(|kind| (http::header::CONTENT_TYPE, HeaderValue::from_static(kind))),
             ),
             body: (!case.body.is_empty()).then(|| case.body.clone().into()),
+            memory: Default::default(),
         };
         let keys = AkSk {
             access_key: case.access_key.clone(),

@@ -276,3 +276,157 @@ pub(super) fn name(method: &MethodDescriptor, request: &DynamicMessage) -> Strin
         false => values.join("/"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost_reflect::DescriptorPool;
+
+    fn stream(pool: &DescriptorPool, service: &str, rpc: &str) -> Option<StreamRequest> {
+        let service = pool.get_service_by_name(service).unwrap();
+        let method = service
+            .methods()
+            .find(|method| method.name() == rpc)
+            .unwrap();
+        stream_request(&method, &DynamicMessage::new(method.input()), false)
+    }
+
+    /// What begins with a call is never sent again: it would take effect twice.
+    #[test]
+    fn annotations_say_what_is_read_and_whether_it_is_repeated() {
+        let pool = DescriptorPool::decode(crate::contract::BUILT_IN).unwrap();
+        let heat = "openstack.orchestration.v1";
+        let (ao, stage) = ("hitachi.automation.v1", "huaweicloud.servicestage.v3");
+        for (package, service, rpc, source, repeatable, resume) in [
+            (
+                heat,
+                "StackService",
+                "WatchStack",
+                Source::State,
+                true,
+                None,
+            ),
+            (
+                heat,
+                "StackEventService",
+                "WatchStackEvents",
+                Source::Log,
+                true,
+                Some("marker"),
+            ),
+            (
+                heat,
+                "SoftwareDeploymentService",
+                "WatchSoftwareDeployments",
+                Source::Items,
+                true,
+                None,
+            ),
+            (ao, "TaskService", "WatchTask", Source::State, true, None),
+            (
+                ao,
+                "TaskService",
+                "WatchTaskLog",
+                Source::Log,
+                true,
+                Some("next_offset"),
+            ),
+            (
+                ao,
+                "TaskService",
+                "SubmitServiceAndWatch",
+                Source::State,
+                false,
+                None,
+            ),
+            (
+                stage,
+                "AddonService",
+                "ExecuteAddonActionAndWatch",
+                Source::State,
+                false,
+                None,
+            ),
+        ] {
+            let stream = stream(&pool, &format!("{package}.{service}"), rpc).unwrap();
+            assert_eq!(
+                (stream.source, stream.is_repeatable),
+                (source, repeatable),
+                "{rpc}"
+            );
+            let member = stream.resume.as_ref().map(|(_, member)| &**member);
+            assert_eq!(member, resume, "{rpc}");
+            assert_eq!(stream.path, format!("/{package}.{service}/{rpc}"));
+        }
+        assert!(
+            stream(
+                &pool,
+                "openstack.orchestration.v1.StackService",
+                "StreamStacks"
+            )
+            .is_none()
+        );
+    }
+
+    #[test]
+    fn state_and_key_are_those_of_the_rest_api() {
+        let pool = DescriptorPool::decode(crate::contract::BUILT_IN).unwrap();
+        let event = json!({"type": "WATCH_EVENT_TYPE_MODIFIED", "outcome": "OUTCOME_FAILED",
+            "observedAt": "2026-11-21T12:00:01Z"});
+        for (service, rpc, message, want) in [
+            (
+                "openstack.orchestration.v1.StackService",
+                "WatchStack",
+                json!({"event": event, "stack": {"stackStatus": "STACK_STATUS_CREATE_FAILED",
+                    "stackStatusRaw": "CREATE_FAILED"}}),
+                json!({"task": {"status": "CREATE_FAILED"}}),
+            ),
+            (
+                "huaweicloud.servicestage.v3.JobService",
+                "WatchJob",
+                json!({"event": event, "snapshot": {"job": {
+                    "executionStatus": "EXECUTION_STATUS_FAILED"}}}),
+                json!({"task": {"status": "FAILED"}}),
+            ),
+            (
+                "openstack.orchestration.v1.SoftwareDeploymentService",
+                "WatchSoftwareDeployments",
+                json!({"event": event, "softwareDeployment": {"id": "d1"}}),
+                json!({"item": {"key": "d1", "state": ""}}),
+            ),
+            (
+                "hitachi.automation.v1.TaskService",
+                "WatchTaskLog",
+                json!({"event": event, "line": {"text": "first"}, "nextOffset": "6"}),
+                json!({"line": {"text": "first"}, "next_offset": 6}),
+            ),
+            (
+                "huaweicloud.servicestage.v3.AddonService",
+                "ExecuteAddonActionAndWatch",
+                json!({"event": {"type": "WATCH_EVENT_TYPE_STARTED"},
+                    "started": {"jobId": "J"}}),
+                json!({"started": {"jobId": "J"}}),
+            ),
+        ] {
+            let stream = stream(&pool, service, rpc).unwrap();
+            let method = pool.get_service_by_name(service).unwrap();
+            let method = method
+                .methods()
+                .find(|method| method.name() == rpc)
+                .unwrap();
+            let encoded = DynamicMessage::deserialize(method.output(), message).unwrap();
+            let mut got = stream
+                .decoder
+                .decode(&encoded.encode_to_vec())
+                .unwrap()
+                .json;
+            let event = got.as_object_mut().unwrap().remove("event").unwrap();
+            assert_eq!(got, want, "{rpc}");
+            if event["type"] != "STARTED" {
+                let want = json!({"type": "MODIFIED", "outcome": "FAILED",
+                    "observed_at": "2026-11-21T12:00:01Z"});
+                assert_eq!(event, want);
+            }
+        }
+    }
+}
