@@ -5,6 +5,7 @@
 mod file;
 mod resource_name;
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +29,8 @@ use file::{Download, Messages, Upload};
 
 /// How long the gateway may take to respond after `--timeout` that the deadline has passed.
 const DEADLINE_GRACE: Duration = Duration::from_secs(2);
+/// The deadline has passed, and the gateway has not said so.
+const EXPIRED: &str = "DEADLINE_EXCEEDED: no response within --timeout";
 /// Response metadata with the paths of rounded numbers.
 const INEXACT: &str = "drawbridge-inexact";
 
@@ -92,7 +95,7 @@ pub async fn run(options: &Options) -> u8 {
             }
         },
         () = expired => {
-            super::print_error("no response within --timeout");
+            super::print_error(EXPIRED);
             exit_code::TIMED_OUT
         }
         _ = tokio::signal::ctrl_c() => exit_code::INTERRUPTED,
@@ -289,17 +292,23 @@ impl Call<'_> {
     }
 
     async fn failure(&self, status: &Status) -> Failure {
-        let is_expired = self.has_timeout
-            && (status.code() == Code::DeadlineExceeded
-                || self
-                    .deadline
-                    .is_some_and(|deadline| Instant::now() >= deadline));
+        // tonic's own timer can be faster than the gateway's response.
+        let mut cause = status.source();
+        let mut is_local = false;
+        while let Some(error) = cause {
+            is_local |= error.is::<tonic::TimeoutExpired>();
+            cause = error.source();
+        }
+        let is_expired = is_local || status.code() == Code::DeadlineExceeded;
         Failure {
-            code: match is_expired {
+            code: match is_expired && self.has_timeout {
                 true => exit_code::TIMED_OUT,
                 false => exit_code::of_status(status),
             },
-            lines: self.gateway.describe(status).await,
+            lines: match is_local {
+                true => vec![EXPIRED.to_owned()],
+                false => self.gateway.describe(status).await,
+            },
         }
     }
 

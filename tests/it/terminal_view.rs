@@ -61,6 +61,16 @@ impl Terminal {
     fn start_sized(
         gateway: &Gateway,
         args: &[&str],
+        size: (u16, u16),
+        env: &[(&str, &str)],
+    ) -> Self {
+        Self::start_command(gateway, &[&["watch"], args].concat(), size, env)
+    }
+
+    /// Starts any command of a client.
+    fn start_command(
+        gateway: &Gateway,
+        args: &[&str],
         (columns, rows): (u16, u16),
         env: &[(&str, &str)],
     ) -> Self {
@@ -74,7 +84,6 @@ impl Terminal {
             options.read(true).write(true).open(path(&name)).unwrap()
         };
         let child = Command::new(env!("CARGO_BIN_EXE_drawbridge"))
-            .arg("watch")
             .args(args)
             .args(["--gateway", &format!("http://{}", gateway.running.grpc)])
             .env_clear()
@@ -409,6 +418,28 @@ async fn ctrl_c_and_errors_leave_no_status_line() {
         "{rows:#?}"
     );
     assert!(!rows.concat().contains("waiting"), "{rows:#?}");
+}
+
+/// A terminal gets a file only if it is text.
+#[tokio::test]
+async fn binary_file_is_not_written_to_a_terminal() {
+    let (_sandbox, gateway) = crate::command_call::sandbox().await;
+    let export = ["call", "ExportServiceTemplate", r#"{"id": 3001}"#];
+    let view = Terminal::start_command(&gateway, &export, (80, 50), &[]);
+    let (code, rows, raw) = view.end().await;
+    assert_eq!(code, Some(2), "{rows:#?}");
+    let want = "drawbridge: the response is a binary file, and the output a terminal: ";
+    assert!(raw.starts_with(want), "{raw}");
+
+    let (_recorder, gateway) = crate::command_call::own_api().await;
+    let report = ["call", "GetReport", r#"{"rollout_id": "r1"}"#];
+    let view = Terminal::start_command(&gateway, &report, (80, 50), &[]);
+    let (code, rows, _) = view.end().await;
+    assert_eq!(code, Some(0), "{rows:#?}");
+    assert_eq!(
+        rows.join(" ").split_whitespace().collect::<Vec<_>>(),
+        ["all", "is", "well"]
+    );
 }
 
 /// The terminal writes `^C` behind the status line.
