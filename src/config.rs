@@ -13,6 +13,7 @@ mod schema;
 mod server;
 mod tls;
 mod upstreams;
+mod web;
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
@@ -33,6 +34,7 @@ use drawbridge_transcoder::contract::{Contract, Selection, Source, selectable};
 pub use environment::Environment;
 pub use schema::schema;
 pub use server::ServerOptions;
+pub use web::WebOptions;
 
 use reader::{Report, Section};
 
@@ -59,10 +61,12 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// Whether the admin listener serves its page and calls for it. None: on loopback only.
     pub admin_page: Option<bool>,
-    /// TLS of the gRPC listener. None: plaintext HTTP/2.
+    /// TLS of the gRPC listener. None: plaintext.
     pub tls: Option<Tls>,
     /// Tokens that authenticate clients. Empty: clients need no token.
     pub client_tokens: Vec<SecretString>,
+    /// `[listen.web]`: calls of web pages.
+    pub web: WebOptions,
     /// Reads the files of `[listen]` again. None if it names none.
     pub listen_source: Option<FileSource<ListenFiles>>,
     /// `[server]`: limits and timeouts of the gRPC listener.
@@ -199,6 +203,7 @@ impl Config {
             admin_page: None,
             tls: None,
             client_tokens: Vec::new(),
+            web: WebOptions::default(),
             listen_source: None,
             server: ServerOptions::default(),
             watch: watch::Settings::default(),
@@ -391,6 +396,7 @@ impl Config {
             }
         }
         clients.finish();
+        self.web = WebOptions::read(&section.section("web"));
         section.finish();
     }
 

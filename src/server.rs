@@ -1,15 +1,16 @@
 //! The gRPC server. A request passes, in this order:
 //!
 //! 1. `accept` admits the connection within `connection_limits`, `tls` does its handshake, and
-//!    `listener` serves HTTP/2 on it with hyper. `client_io` and `stream_executor` end
+//!    `listener` serves HTTP/2 or HTTP/1.1 on it with hyper. `client_io` and `stream_executor` end
 //!    connections and streams whose client sends or reads nothing. A connection that is too
 //!    old ends its streams by `connection_end`.
-//! 2. `router` rejects what is not gRPC (`protocol`), has too much metadata, is not
-//!    authenticated (`authn`) or names no rpc, and looks up the `served_method`.
+//! 2. `router` chooses the protocol (`protocol`), which makes a call of gRPC-Web or Connect one
+//!    of gRPC. It rejects what is no call, has too much metadata, is not authenticated (`authn`)
+//!    or names no rpc, and looks up the `served_method`.
 //!    `health_service` (probes: `health`), `reflection` and `gateway_service` are services of
 //!    their own.
-//! 3. `dispatcher` opens the record of the call (`stream_info`), reads the
-//!    message within `request_body_timeout`, and selects the upstream.
+//! 3. `dispatcher` opens the record of the call (`stream_info`), selects the upstream, and reads
+//!    the message within `request_body_timeout`, in its `message_format` (JSON: `client_json`).
 //! 4. `crate::engine` turns the request message into the response message; a streaming
 //!    call, which may be a watch (`crate::watch`), has a `response_stream`.
 //! 5. The response gets its `response_metadata`. `unary_body` frames a message without a
@@ -26,6 +27,7 @@ mod admission;
 mod authn;
 mod charged_body;
 mod client_io;
+mod client_json;
 mod codec;
 mod compression;
 mod connection_end;
@@ -39,8 +41,10 @@ mod gateway_service;
 mod gauges;
 mod health;
 mod health_service;
+mod http1_body;
 mod listen_files;
 mod listener;
+mod message_format;
 mod messages_body;
 mod protocol;
 mod reflection;

@@ -918,3 +918,52 @@ fn sandbox_rejects_a_file_with_upstreams() {
         "{problems:?}"
     );
 }
+
+#[test]
+fn web_pages_are_allowed_by_origin_and_host() {
+    let text = "[listen.web]\nallowed_origins = [\"https://ops.example.com\"]\n\
+                allowed_hosts = [\"gateway.example.com\"]\nconnect_get = true\n";
+    let config = parse(&format!("{text}{HEAT}")).unwrap();
+    assert_eq!(config.web.allowed_origins, ["https://ops.example.com"]);
+    assert_eq!(config.web.allowed_hosts, ["gateway.example.com"]);
+    assert!(config.web.connect_get);
+    assert_eq!(parse(HEAT).unwrap().web, WebOptions::default());
+    for (key, problem) in [
+        (
+            "allowed_origins = [\"*\"]",
+            "d.toml:2: listen.web.allowed_origins: name each origin",
+        ),
+        (
+            "allowed_origins = [\"https://ops.example.com/\"]",
+            "d.toml:2: listen.web.allowed_origins: `https://ops.example.com/` is not an origin: \
+             write https://ops.example.com",
+        ),
+        (
+            "allowed_origins = \"https://ops.example.com\"",
+            "d.toml:2: listen.web.allowed_origins: must be an array of strings",
+        ),
+        (
+            "allowed_hosts = [\"https://gateway\"]",
+            "d.toml:2: listen.web.allowed_hosts: `https://gateway` is not a host name",
+        ),
+        (
+            "connect_get = \"yes\"",
+            "d.toml:2: listen.web.connect_get: must be true or false",
+        ),
+        (
+            "allowed_origin = []",
+            "d.toml:2: listen.web.allowed_origin: unknown key",
+        ),
+    ] {
+        let problems = problems_of(&format!("[listen.web]\n{key}\n{HEAT}"));
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with(problem), "{problems:?}");
+    }
+    let unused = format!("[listen.web]\nallowed_hosts = [\"gateway\"]\n{HEAT}");
+    let unused = parse(&unused).unwrap();
+    assert!(
+        unused.warnings[0]
+            .to_string()
+            .contains("no browser may call")
+    );
+}

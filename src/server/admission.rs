@@ -56,7 +56,7 @@ impl Admission {
 }
 
 /// Reads `grpc-encoding`. Source: gRPC, "Compression".
-fn is_compressed(headers: &HeaderMap) -> Result<bool, Error> {
+pub(super) fn is_compressed(headers: &HeaderMap) -> Result<bool, Error> {
     let Some(encoding) = headers.get("grpc-encoding") else {
         return Ok(false);
     };

@@ -1,23 +1,37 @@
 //! The bytes of a client's connection: notes whether the preface of HTTP/2 has arrived, and
-//! fails a write that the client does not read.
+//! fails a write that the client does not read. Over HTTP/1.1, fails a read when the head of a
+//! request does not arrive in time.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::connection_limits::Activity;
+
 /// The connection preface and the header of the SETTINGS frame that follows it. Source: RFC
 /// 9113, "HTTP/2 Connection Preface".
 const PREFACE_BYTES: usize = 24 + 9;
 
+/// What HTTP/2 begins with, and no method of HTTP/1.1 that the gateway serves. Source: RFC 9113,
+/// "HTTP/2 Connection Preface".
+const PREFACE_START: &[u8] = b"PRI";
+
 /// How much of the preface has arrived.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Preface(Arc<AtomicUsize>);
+pub(super) struct Preface(Arc<Arrived>);
+
+#[derive(Debug, Default)]
+struct Arrived {
+    bytes: AtomicUsize,
+    /// Whether the head of a request over HTTP/1.1 has not arrived in time.
+    is_head_late: AtomicBool,
+}
 
 /// A connection of a client.
 #[derive(Debug)]
@@ -26,15 +40,40 @@ pub(super) struct ClientIo<T> {
     preface: Preface,
     /// Whether the preface is complete: nothing is counted any more.
     is_begun: bool,
+    /// The first bytes, until the version of HTTP is known.
+    start: Vec<u8>,
+    /// Set for HTTP/1.1, and until the version is known.
+    heads: Option<Heads>,
     write_timeout: Duration,
     /// Runs while the client's receive buffer is full.
     write_timer: Option<Pin<Box<Sleep>>>,
 }
 
+/// The heads of requests over HTTP/1.1.
+#[derive(Debug)]
+struct Heads {
+    timeout: Duration,
+    activity: Arc<Activity>,
+    /// Runs while a head is incomplete: until a call has begun after so many.
+    timer: Option<(u64, Pin<Box<Sleep>>)>,
+}
+
+impl Heads {
+    fn stop_if_begun(&mut self) {
+        let begun = self.activity.begun();
+        self.timer.take_if(|(before, _)| *before != begun);
+    }
+}
+
 impl Preface {
     /// Returns whether the preface has arrived, or as many bytes of HTTP/1.1.
     pub(super) fn is_complete(&self) -> bool {
-        self.0.load(Ordering::Relaxed) >= PREFACE_BYTES
+        self.0.bytes.load(Ordering::Relaxed) >= PREFACE_BYTES
+    }
+
+    /// Returns whether the connection has failed since a head has not arrived in time.
+    pub(super) fn is_head_late(&self) -> bool {
+        self.0.is_head_late.load(Ordering::Relaxed)
     }
 }
 
@@ -46,9 +85,61 @@ impl<T> ClientIo<T> {
             io,
             preface,
             is_begun: false,
+            start: Vec::new(),
+            heads: None,
             write_timeout,
             write_timer: None,
         }
+    }
+
+    /// Fails reads over HTTP/1.1 when the head of a request is incomplete for `timeout`: some of
+    /// it has arrived, and no call has begun.
+    pub(super) fn with_head_timeout(mut self, timeout: Duration, activity: Arc<Activity>) -> Self {
+        self.heads = Some(Heads {
+            timeout,
+            activity,
+            timer: None,
+        });
+        self
+    }
+
+    /// Notes bytes that have arrived.
+    fn received(&mut self, bytes: &[u8]) {
+        if !self.is_begun {
+            let arrived = &self.preface.0.bytes;
+            arrived.fetch_add(bytes.len(), Ordering::Relaxed);
+            self.is_begun = self.preface.is_complete();
+        }
+        let Some(heads) = &mut self.heads else {
+            return;
+        };
+        if self.start.len() < PREFACE_START.len() {
+            let missing = PREFACE_START.len() - self.start.len();
+            self.start.extend(bytes.iter().take(missing));
+            if self.start == PREFACE_START {
+                self.heads = None;
+                return;
+            }
+        }
+        heads.stop_if_begun();
+        if heads.timer.is_none() && heads.activity.is_idle() {
+            let timer = Box::pin(sleep(heads.timeout));
+            heads.timer = Some((heads.activity.begun(), timer));
+        }
+    }
+
+    /// Waits for more bytes, at most for the rest of the time for a head.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(heads) = &mut self.heads else {
+            return Poll::Pending;
+        };
+        heads.stop_if_begun();
+        let Some((_, timer)) = &mut heads.timer else {
+            return Poll::Pending;
+        };
+        ready!(timer.as_mut().poll(cx));
+        (self.preface.0.is_head_late).store(true, Ordering::Relaxed);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Returns the result of a write, or an error if writes have been pending for too long.
@@ -78,11 +169,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for ClientIo<T> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, buffer))?;
-        if !this.is_begun {
-            let length = buffer.filled().len() - before;
-            this.preface.0.fetch_add(length, Ordering::Relaxed);
-            this.is_begun = this.preface.is_complete();
+        match Pin::new(&mut this.io).poll_read(cx, buffer) {
+            Poll::Pending => return this.poll_head(cx),
+            Poll::Ready(read) => read?,
+        }
+        if !this.is_begun || this.heads.is_some() {
+            this.received(&buffer.filled()[before..]);
         }
         Poll::Ready(Ok(()))
     }

@@ -47,8 +47,8 @@ pub(super) struct Activity {
     calls: AtomicUsize,
     /// When it was accepted or its last call ended, in milliseconds since the epoch.
     idle_since_ms: AtomicU64,
-    /// Whether it has ever had a call.
-    used: AtomicBool,
+    /// How many calls it has had.
+    begun: AtomicU64,
     evicted: Notify,
     /// Whether it is closed at once, without GOAWAY.
     is_closed_at_once: AtomicBool,
@@ -224,7 +224,7 @@ impl Activity {
             epoch,
             calls: AtomicUsize::new(0),
             idle_since_ms: AtomicU64::new(0),
-            used: AtomicBool::new(false),
+            begun: AtomicU64::new(0),
             evicted: Notify::new(),
             is_closed_at_once: AtomicBool::new(false),
         };
@@ -235,7 +235,7 @@ impl Activity {
     /// Counts a call until the result is dropped.
     pub(super) fn begin(self: &Arc<Self>) -> ActiveCall {
         self.calls.fetch_add(1, Ordering::AcqRel);
-        self.used.store(true, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::Relaxed);
         ActiveCall(self.clone())
     }
 
@@ -246,7 +246,12 @@ impl Activity {
 
     /// Returns whether it has ever had a call.
     pub(super) fn is_used(&self) -> bool {
-        self.used.load(Ordering::Relaxed)
+        self.begun() > 0
+    }
+
+    /// Returns how many calls it has had.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
     }
 
     /// Returns when it will have had no call for `timeout`, at the earliest.

@@ -23,8 +23,9 @@ use crate::error::{self, Error};
 use crate::families::family;
 use crate::memory::{DOWNLOAD_BYTES, Memory, MemoryBudget, STREAM_BYTES};
 use crate::server::admission::Admission;
-use crate::server::compression::compressed;
+use crate::server::client_json::ClientJson;
 use crate::server::connection_end::{self, ConnectionEnd};
+use crate::server::message_format::{Encoding, MessageFormat};
 use crate::server::messages_body::MessagesBody;
 use crate::server::request_body_timeout::{RequestTimeouts, TimeoutBody};
 use crate::server::request_message::MessageReader;
@@ -58,6 +59,8 @@ pub struct Dispatcher {
     pub(super) traces: bool,
     /// Whether the embedded upstreams are served.
     pub(super) sandbox: bool,
+    /// The JSON of clients.
+    pub(super) client_json: ClientJson,
     /// What all calls draw from.
     pub(super) memory: MemoryBudget,
 }
@@ -67,7 +70,7 @@ struct Admitted {
     info: StreamInfo,
     upstream: Arc<Upstream>,
     messages: MessageReader,
-    is_compressed: bool,
+    format: MessageFormat,
 }
 
 impl Dispatcher {
@@ -105,7 +108,10 @@ impl Dispatcher {
                 (method.path.clone(), Arc::new(served))
             })
             .collect();
+        let sets = contract.descriptor_sets().iter();
+        let sets = sets.map(|set| Bytes::copy_from_slice(set)).collect();
         Self {
+            client_json: ClientJson::new(sets),
             methods,
             left_out: contract.left_out().clone(),
             upstreams,
@@ -231,13 +237,14 @@ impl Dispatcher {
         Admission::of(headers, self.default_deadline, call_bytes, memory)
     }
 
-    /// Serves one request of a method, and records it from its headers on.
+    /// Serves one request of a method, and records it from its headers on. Its messages are in
+    /// this encoding.
     pub(super) async fn serve(
         &self,
         served: &Arc<ServedMethod>,
         request: http::Request<TimeoutBody>,
         peer: Peer,
-        admission: Admission,
+        (admission, encoding): (Admission, Encoding),
     ) -> http::Response<Body> {
         let (parts, body) = request.into_parts();
         let mut info = StreamInfo::begin(served, self.traces, &parts.headers, peer, admission);
@@ -246,17 +253,31 @@ impl Dispatcher {
             // The body is dropped unread.
             Err(error) => return info.fail(&error).into_http(),
         };
+        let is_compressed = info.is_compressed;
+        let memory = info.client.memory.clone();
+        let mut messages = MessageReader::new(
+            body,
+            self.max_request_bytes,
+            is_compressed,
+            memory,
+            info.deadline,
+        );
+        let mut json = None;
+        if encoding != Encoding::default() {
+            if encoding.is_json {
+                // Boxed, so that calls without JSON do not have its space.
+                json = match Box::pin(self.client_json.rpc(&served.method.path)).await {
+                    Ok(json) => Some(json),
+                    Err(error) => return info.fail(&error).into_http(),
+                };
+            }
+            messages = messages.in_format(encoding.is_bare, json.clone());
+        }
         let call = Admitted {
             // Compressing costs more than most responses save: the client opts in by
             // compressing the request, as with other gRPC servers.
-            is_compressed: info.is_compressed,
-            messages: MessageReader::new(
-                body,
-                self.max_request_bytes,
-                info.is_compressed,
-                info.client.memory.clone(),
-                info.deadline,
-            ),
+            format: MessageFormat::new(encoding, json, is_compressed),
+            messages,
             info,
             upstream,
         };
@@ -323,7 +344,7 @@ impl Dispatcher {
     async fn unary(&self, mut call: Admitted) -> http::Response<Body> {
         let served = call.info.served.clone();
         let span = call.info.span.clone();
-        let mut result = match served.method.upload {
+        let result = match served.method.upload {
             Some(_) => {
                 let work = pin!(self.call_with_file(&mut call));
                 traced(span, self.bound(work)).await
@@ -337,16 +358,18 @@ impl Dispatcher {
         // Held until HTTP/2 has sent the message.
         let held = std::mem::take(&mut info.memory);
         let memory = &info.client.memory;
-        let mut is_compressed = false;
-        if call.is_compressed
-            && let Ok(response) = &mut result
-            && let message = &mut response.decoded.message
-            && let Some(compressed) = compressed(message, memory, info.deadline).await
-        {
-            *message = compressed;
-            is_compressed = true;
-        }
-        let result = result.and_then(|response| served.response(response, is_compressed, held));
+        let encoded = match result {
+            Ok(mut response) => {
+                let message = &mut response.decoded.message;
+                let encoded = call.format.encode(message, memory, info.deadline).await;
+                encoded.map(|is_compressed| (response, is_compressed))
+            }
+            Err(error) => Err(error),
+        };
+        let is_bare = call.format.is_bare;
+        let result = encoded.and_then(|(response, is_compressed)| {
+            served.response(response, is_bare, is_compressed, held)
+        });
         info.finish(result)
             .unwrap_or_else(|status| status.into_http())
     }
@@ -356,9 +379,9 @@ impl Dispatcher {
         let raw = call.messages.only().await?;
         let (info, upstream) = (&call.info, &call.upstream);
         let method = &info.served.method;
-        // A request that waits for its permit is neither decompressed nor bound.
+        // A request that waits for its permit is neither decoded nor bound.
         let permit = upstream.permit(&info.client, info.deadline).await?;
-        let request = raw.decompress(info.deadline).await?;
+        let request = raw.decode(info.deadline).await?;
         let context = CallContext {
             upstream,
             client: &info.client,
@@ -425,7 +448,7 @@ impl Dispatcher {
                 () = connection_end::reached(end()), if is_interruptible => Err(Error::ConnectionTooOld),
             }
         };
-        let (mut info, is_compressed) = (call.info, call.is_compressed);
+        let (mut info, format) = (call.info, call.format);
         let stream = match result.and_then(|stream| {
             let buffers = match &stream {
                 ResponseStream::File(_) => DOWNLOAD_BYTES,
@@ -452,8 +475,9 @@ impl Dispatcher {
         let memory = info.client.memory.clone();
         let cut_off = self.upstreams.cut_off().clone();
         let stream = info.stream(stream, slow_reader.clone(), end, cut_off);
-        let body = Body::new(MessagesBody::new(stream, is_compressed, memory));
-        let mut response = grpc_response(body, is_compressed);
+        let may_compress = format.may_compress();
+        let body = Body::new(MessagesBody::new(stream, format, memory));
+        let mut response = grpc_response(body, may_compress);
         response.extensions_mut().insert(slow_reader);
         add_inexact(&notes, response.headers_mut());
         response
@@ -467,7 +491,7 @@ impl Dispatcher {
     ) -> Result<ResponseStream, Error> {
         let raw = call.messages.only().await?;
         let (info, upstream) = (&call.info, &call.upstream);
-        let request = raw.decompress(info.deadline).await?;
+        let request = raw.decode(info.deadline).await?;
         let method = &info.served.method;
         let opening_deadline = info.deadline;
         // The default deadline is for what precedes a stream: the name lookup, and the

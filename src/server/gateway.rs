@@ -22,6 +22,7 @@ use super::drain::Drain;
 use super::health_service::{HealthRegistry, HealthService};
 use super::listen_files::{ReloadHandle, Watched};
 use super::listener::Connections;
+use super::protocol::Browsers;
 use super::reflection::{Files, Reflection};
 use super::router::Router;
 use super::status::StatusSource;
@@ -147,8 +148,7 @@ impl Gateway {
     /// Returns reflection over all descriptor sets. Lists the services that have an upstream,
     /// and those that need none.
     fn reflection(&self, services: &[health::ProbedService]) -> Result<Reflection, String> {
-        let sets = self.contract.descriptor_sets().iter();
-        let files = Files::new(sets.map(Vec::as_slice))?;
+        let files = Files::new(self.dispatcher.client_json.sets().iter().cloned())?;
         let served = services.iter().filter(|s| !s.upstreams.is_empty());
         let names = served.map(|s| s.name.clone());
         Ok(Reflection::new(
@@ -211,10 +211,15 @@ impl BoundGateway {
             .add_service(reflection.max_decoding_message_size(max_bytes))
             .add_service(upstreams.max_decoding_message_size(max_bytes));
         let tokens = ClientTokens::new(&config.client_tokens);
+        let methods = dispatcher.methods.values();
+        let forwarded = methods.flat_map(|method| &method.forwarded_headers);
+        let forwarded = forwarded.map(http::HeaderName::as_str).collect();
+        let browsers = Browsers::new(config.web.clone(), &forwarded);
         let router = Router::new(
             dispatcher.clone(),
             tokens.clone(),
             routes.prepare(),
+            browsers,
             config.server.max_metadata_bytes,
         );
         let connections = Connections::new(&config, router, descriptors.clients);

@@ -1,5 +1,5 @@
-//! The gRPC listener: does the TLS handshakes of connections, and serves HTTP/2 on them with
-//! hyper.
+//! The gRPC listener: does the TLS handshakes of connections, and serves HTTP/2 or HTTP/1.1 on
+//! them with hyper. The version is what TLS negotiates, or what the first bytes are.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -21,6 +21,7 @@ use super::client_io::{ClientIo, Preface};
 use super::connection_end::ConnectionEnd;
 use super::connection_limits::{Activity, ConnectionLimits, Slot};
 use super::connection_memory::ConnectionMemory;
+use super::http1_body::Http1Body;
 use super::router::Router;
 use super::stream_executor::{StreamBody, StreamExecutor};
 use super::tls::{self, Handshakes};
@@ -40,6 +41,10 @@ const MAX_SEND_BUFFER_BYTES: usize = 64 << 10;
 /// gRPC, and more than this HTTP 431.
 const HTTP2_METADATA_FACTOR: u32 = 4;
 
+/// How much longer the read buffer of a connection over HTTP/1.1 is than the metadata of a
+/// request: a head that does not fit gets HTTP 431.
+const HTTP1_BUFFER_BYTES: usize = 16 << 10;
+
 /// Time after GOAWAY until a connection without a call is closed.
 const GOAWAY_GRACE: Duration = Duration::from_millis(500);
 
@@ -54,6 +59,7 @@ const MAX_AGE_JITTER: f64 = 0.1;
 /// Why the gateway closes a connection: labels of the metric.
 const EVICTED: &str = "evicted";
 const IDLE: &str = "idle";
+/// Of HTTP/1.1: no head of a request.
 const NO_PREFACE: &str = "no_preface";
 
 /// What the timer of a connection waits for.
@@ -137,11 +143,13 @@ impl Connections {
         let settings = &self.settings;
         let unread_timeout = settings.response_write_timeout * RESET_FACTOR;
         let executor = StreamExecutor::new(activity.clone(), unread_timeout);
-        // HTTP/1.1 is accepted only to be rejected with a readable error.
         let mut http = auto::Builder::new(executor);
+        // The timeout of heads is that of `ClientIo`: hyper's includes the time in which a
+        // connection is idle.
         http.http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(settings.preface_timeout);
+            .header_read_timeout(None)
+            .max_buf_size(settings.max_metadata_bytes as usize + HTTP1_BUFFER_BYTES);
         http.http2()
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -235,18 +243,28 @@ impl Connections {
         let settings = &self.settings;
         let (end, connection_end) = ConnectionEnd::new();
         let connection_end = settings.max_connection_age.map(|_| connection_end);
+        let activity = slot.activity();
         let service = hyper::service::service_fn(|request: http::Request<Incoming>| {
-            let mut request = request.map(Body::new);
+            // Over HTTP/2, each stream is a task of the executor, which counts it.
+            let is_http1 = request.version() < http::Version::HTTP_2;
+            let call = is_http1.then(|| activity.begin());
+            let mut request = request.map(|body| match is_http1 {
+                true => Body::new(Http1Body::new(body)),
+                false => Body::new(body),
+            });
             if let Some(end) = &connection_end {
                 request.extensions_mut().insert(end.clone());
             }
             let response = self.router.respond(request, &memory);
-            async move { Ok::<_, Infallible>(response.await.map(StreamBody::new)) }
+            async move {
+                let response = response.await;
+                Ok::<_, Infallible>(response.map(|body| StreamBody::new(body, call)))
+            }
         });
         let preface = Preface::default();
         let io = ClientIo::new(io, preface.clone(), settings.response_write_timeout);
+        let io = io.with_head_timeout(settings.preface_timeout, activity.clone());
         let io = TokioIo::new(CoalescedWrites::new(io));
-        let activity = slot.activity();
         let http = self.http(activity);
         let mut connection = pin!(http.serve_connection(io, service));
         let has_age = settings.max_connection_age.is_some();
@@ -267,6 +285,9 @@ impl Connections {
                     if let Err(error) = result {
                         tracing::debug!(error, "connection failed");
                     }
+                    if preface.is_head_late() {
+                        self.metrics.closed(NO_PREFACE);
+                    }
                     return;
                 }
                 _ = draining.changed(), if !is_draining => {
@@ -285,7 +306,7 @@ impl Connections {
                 () = &mut idle_timer => {
                     let next = match phase {
                         Phase::Preface if !preface.is_complete() && !activity.is_used() => {
-                            tracing::debug!("connection closed: no preface of HTTP/2");
+                            tracing::debug!("connection closed: no preface of HTTP/2, and no request of HTTP/1.1");
                             return self.metrics.closed(NO_PREFACE);
                         }
                         Phase::Closing if activity.is_idle() => return,

@@ -9,10 +9,10 @@ use http_body::{Body, Frame};
 use tokio_stream::Stream;
 use tonic::Status;
 
-use super::compression::gzip;
+use super::message_format::MessageFormat;
 use super::stream_info::InstrumentedStream;
 use crate::error::Error;
-use crate::memory::{Memory, SHORT_BYTES};
+use crate::memory::{Memory, Reservation, SHORT_BYTES};
 
 /// The length at which a frame with several messages is sent.
 const FRAME_BYTES: usize = 16 << 10;
@@ -20,7 +20,7 @@ const FRAME_BYTES: usize = 16 << 10;
 /// The messages of a stream, and its status.
 pub(super) struct MessagesBody {
     stream: InstrumentedStream,
-    is_compressed: bool,
+    format: MessageFormat,
     memory: Memory,
     /// The trailers that follow the last frame.
     trailers: Option<HeaderMap>,
@@ -28,31 +28,41 @@ pub(super) struct MessagesBody {
 }
 
 impl MessagesBody {
-    pub(super) fn new(stream: InstrumentedStream, is_compressed: bool, memory: Memory) -> Self {
+    pub(super) fn new(stream: InstrumentedStream, format: MessageFormat, memory: Memory) -> Self {
         Self {
             stream,
-            is_compressed,
+            format,
             memory,
             trailers: None,
             is_ended: false,
         }
     }
 
-    /// Appends a message to a frame. Its memory is reserved before; the frame is complete
+    /// Appends a message to a frame, whose memory `reservation` has. The frame is complete
     /// messages only.
-    fn append(&self, frame: &mut Vec<u8>, message: &Bytes) -> Result<(), Error> {
-        let compressed = match self.is_compressed {
-            true => Some(gzip(message)?),
-            false => None,
+    fn append(
+        &self,
+        frame: &mut Vec<u8>,
+        reservation: &mut Reservation,
+        message: Bytes,
+    ) -> Result<(), Error> {
+        let reserve = |reservation: &mut Reservation, length: usize| {
+            let all = frame.len() + length;
+            match all <= SHORT_BYTES {
+                true => Ok(()),
+                false => reservation.resize(all),
+            }
         };
-        let message = compressed.as_deref().unwrap_or(message);
+        reserve(reservation, message.len())?;
+        let (message, is_compressed) = self.format.encode_now(message, &self.memory)?;
+        reserve(reservation, message.len())?;
         let length = u32::try_from(message.len()).map_err(|_| Error::ResponseTooLarge {
             limit: u32::MAX as usize,
         })?;
         frame.reserve_exact(5 + message.len());
-        frame.put_u8(self.is_compressed.into());
+        frame.put_u8(is_compressed.into());
         frame.put_u32(length);
-        frame.put_slice(message);
+        frame.put_slice(&message);
         Ok(())
     }
 
@@ -96,12 +106,7 @@ impl Body for MessagesBody {
                 }
                 Poll::Ready(Some(Ok(message))) => message,
             };
-            let length = frame.len() + message.len();
-            let reserved = match length <= SHORT_BYTES {
-                true => Ok(()),
-                false => reservation.resize(length).map_err(Error::from),
-            };
-            if let Err(error) = reserved.and_then(|()| this.append(&mut frame, &message)) {
+            if let Err(error) = this.append(&mut frame, &mut reservation, message) {
                 let status = this.stream.fail(&error);
                 this.end(Err(status));
             }

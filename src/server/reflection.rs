@@ -106,10 +106,10 @@ struct NotFound(String);
 impl Files {
     /// Indexes the files of encoded descriptor sets, and those of gRPC itself. The first file
     /// of a name, and the first symbol, counts.
-    pub(super) fn new<'s>(sets: impl IntoIterator<Item = &'s [u8]>) -> Result<Self, String> {
+    pub(super) fn new(sets: impl IntoIterator<Item = Bytes>) -> Result<Self, String> {
         let mut files = Self::default();
         for set in sets {
-            for encoded in decode_set(Bytes::copy_from_slice(set))? {
+            for encoded in decode_set(set)? {
                 let file = decode_file(encoded.clone())?;
                 files.add(encoded, file);
             }

@@ -1,4 +1,4 @@
-//! Reads the messages of a request. Received bytes draw from the memory of their client; a
+//! Reads the messages of a request, or those of a response of tonic. Received bytes draw from the memory of their client; a
 //! message stays compressed until the call may use it.
 
 use std::io::Read as _;
@@ -7,9 +7,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use flate2::bufread::GzDecoder;
-use http_body::Body as _;
-use tonic::Code;
+use http::HeaderMap;
+use tonic::{Code, Status};
 
+use super::client_json::JsonMessages;
 use super::request_body_timeout::TimeoutBody;
 use crate::deadline::Deadline;
 use crate::engine::RequestMessages;
@@ -25,8 +26,8 @@ const PREFIX_BYTES: usize = 5;
 const FIRST_CAPACITY: usize = 32 << 10;
 
 /// Reads the messages of one request.
-pub(super) struct MessageReader {
-    body: TimeoutBody,
+pub(super) struct MessageReader<B = TimeoutBody> {
+    body: B,
     /// What of the last frame is not read yet.
     rest: Bytes,
     prefix: [u8; PREFIX_BYTES],
@@ -36,7 +37,13 @@ pub(super) struct MessageReader {
     max_bytes: usize,
     /// Whether messages may be compressed.
     is_compressed: bool,
+    /// Whether the body is one message, without a prefix; not any more when it was read.
+    is_bare: bool,
+    /// Set if messages are JSON.
+    json: Option<JsonMessages>,
     memory: Memory,
+    /// What followed the data.
+    trailers: Option<Box<HeaderMap>>,
     /// When messages of a stream must be decompressed.
     deadline: Deadline,
 }
@@ -52,6 +59,7 @@ struct Partial {
 pub(super) struct RawMessage {
     bytes: Bytes,
     is_compressed: bool,
+    json: Option<JsonMessages>,
     max_bytes: usize,
     /// For what is decompressed.
     memory: Memory,
@@ -90,10 +98,10 @@ impl Buffer {
     }
 }
 
-impl MessageReader {
+impl<B: http_body::Body<Data = Bytes, Error = Status> + Unpin> MessageReader<B> {
     /// Reads messages of at most `max_bytes` each, compressed or not.
     pub(super) fn new(
-        body: TimeoutBody,
+        body: B,
         max_bytes: usize,
         is_compressed: bool,
         memory: Memory,
@@ -107,9 +115,25 @@ impl MessageReader {
             message: None,
             max_bytes,
             is_compressed,
+            is_bare: false,
+            json: None,
             memory,
+            trailers: None,
             deadline,
         }
+    }
+
+    /// Reads a body that is one message without a prefix, if `is_bare`, and messages that are
+    /// JSON, if `json` is set.
+    pub(super) fn in_format(mut self, is_bare: bool, json: Option<JsonMessages>) -> Self {
+        self.is_bare = is_bare;
+        self.json = json;
+        self
+    }
+
+    /// Returns the trailers, which have arrived with the end.
+    pub(super) fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.trailers.take().map(|trailers| *trailers)
     }
 
     /// Reads the message of an rpc that has exactly one, and the end of the request.
@@ -118,8 +142,12 @@ impl MessageReader {
             code: Code::Internal,
             problem: problem.to_owned(),
         };
+        let is_bare = self.is_bare;
         let message = std::future::poll_fn(|cx| self.poll_message(cx)).await?;
         let message = message.ok_or_else(|| invalid("the request has no message"))?;
+        if is_bare {
+            return Ok(message);
+        }
         loop {
             if !self.rest.is_empty() {
                 return Err(invalid("the request has more than one message"));
@@ -137,6 +165,12 @@ impl MessageReader {
                 return Poll::Ready(Ok(Some(message)));
             }
             if !ready!(self.poll_data(cx))? {
+                if std::mem::take(&mut self.is_bare) {
+                    let mut message = self.message.take().unwrap_or_else(|| self.begin_bare());
+                    // Source: Connect protocol, "Unary-Request".
+                    message.is_compressed &= !message.buffer.bytes.is_empty();
+                    return Poll::Ready(Ok(Some(self.finish(message))));
+                }
                 let is_complete = self.prefix_len == 0 && self.message.is_none();
                 return Poll::Ready(match is_complete {
                     true => Ok(None),
@@ -158,17 +192,22 @@ impl MessageReader {
             };
             let frame =
                 frame.map_err(|status| Error::request_not_received(&status, self.max_bytes))?;
-            if let Ok(data) = frame.into_data()
-                && !data.is_empty()
-            {
-                self.rest = data;
-                return Poll::Ready(Ok(true));
+            match frame.into_data() {
+                Ok(data) if !data.is_empty() => {
+                    self.rest = data;
+                    return Poll::Ready(Ok(true));
+                }
+                Ok(_) => {}
+                Err(frame) => self.trailers = frame.into_trailers().ok().map(Box::new),
             }
         }
     }
 
     /// Reads `rest`. Returns the message if it is complete; otherwise `rest` is empty.
     fn read(&mut self) -> Result<Option<RawMessage>, Error> {
+        if self.message.is_none() && self.is_bare {
+            self.message = Some(self.begin_bare());
+        }
         if self.message.is_none() {
             let missing = &mut self.prefix[self.prefix_len..];
             let count = missing.len().min(self.rest.len());
@@ -198,19 +237,38 @@ impl MessageReader {
             // An empty slice would keep the memory of the frame.
             self.rest = Bytes::new();
         }
-        if end < message.length {
+        if self.is_bare && !self.rest.is_empty() {
+            let limit = self.max_bytes;
+            return Err(Error::RequestTooLarge { limit });
+        }
+        if end < message.length || self.is_bare {
             self.message = Some(message);
             return Ok(None);
         }
-        Ok(Some(RawMessage {
-            bytes: message.buffer.finish(),
+        Ok(Some(self.finish(message)))
+    }
+
+    /// Begins a message that ends with the body.
+    fn begin_bare(&self) -> Partial {
+        Partial {
+            buffer: Buffer::new(&self.memory),
+            length: self.max_bytes,
+            is_compressed: self.is_compressed,
+        }
+    }
+
+    fn finish(&self, message: Partial) -> RawMessage {
+        let bytes = message.buffer.finish();
+        RawMessage {
             is_compressed: message.is_compressed,
+            bytes,
+            json: self.json.clone(),
             max_bytes: self.max_bytes,
-            memory: match message.is_compressed {
+            memory: match message.is_compressed || self.json.is_some() {
                 true => self.memory.clone(),
                 false => Memory::default(),
             },
-        }))
+        }
     }
 
     /// Reads the prefix of a message.
@@ -241,19 +299,32 @@ impl MessageReader {
     }
 }
 
-impl RequestMessages for MessageReader {
+impl<B> RequestMessages for MessageReader<B>
+where
+    B: http_body::Body<Data = Bytes, Error = Status> + Unpin + Send,
+{
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         let message = std::future::poll_fn(|cx| self.poll_message(cx)).await?;
         match message {
             None => Ok(None),
-            Some(message) => message.decompress(self.deadline).await.map(Some),
+            Some(message) => message.decode(self.deadline).await.map(Some),
         }
     }
 }
 
 impl RawMessage {
-    /// Returns the message, decompressed; a long one after its turn.
-    pub(super) async fn decompress(self, deadline: Deadline) -> Result<Bytes, Error> {
+    /// Returns the message in protobuf's encoding; a long one after its turn.
+    pub(super) async fn decode(mut self, deadline: Deadline) -> Result<Bytes, Error> {
+        let Some(json) = self.json.take() else {
+            return self.decompress(deadline).await;
+        };
+        let memory = self.memory.clone();
+        let text = self.decompress(deadline).await?;
+        let turn = deadline.bound(memory.turn(text.len())).await?;
+        turn.run(|| json.decode(&text, &memory))
+    }
+
+    async fn decompress(self, deadline: Deadline) -> Result<Bytes, Error> {
         if !self.is_compressed {
             return Ok(self.bytes);
         }
@@ -330,7 +401,6 @@ mod tests {
     use std::io::Write as _;
     use std::time::Duration;
 
-    use tonic::Status;
     use tonic::body::Body;
 
     use super::*;
@@ -397,13 +467,7 @@ mod tests {
                 }
                 let frames = wire.chunks(frame).map(<[u8]>::to_vec).collect();
                 let mut reader = reader(frames, false, &Memory::default());
-                let read = reader
-                    .only()
-                    .await
-                    .unwrap()
-                    .decompress(soon())
-                    .await
-                    .unwrap();
+                let read = reader.only().await.unwrap().decode(soon()).await.unwrap();
                 assert_eq!(read, message, "{length} in frames of {frame}");
             }
         }
@@ -411,13 +475,7 @@ mod tests {
         for wire in [framed(1, &gzip(&message)), framed(0, &message)] {
             let mut reader = reader(vec![wire], true, &Memory::default());
             assert_eq!(
-                reader
-                    .only()
-                    .await
-                    .unwrap()
-                    .decompress(soon())
-                    .await
-                    .unwrap(),
+                reader.only().await.unwrap().decode(soon()).await.unwrap(),
                 message
             );
         }
@@ -474,7 +532,7 @@ mod tests {
         ] {
             let mut reader = reader(frames, is_compressed, &Memory::default());
             let error = match reader.only().await {
-                Ok(raw) => raw.decompress(soon()).await.unwrap_err(),
+                Ok(raw) => raw.decode(soon()).await.unwrap_err(),
                 Err(error) => error,
             };
             assert_eq!(error.code(), want, "{text}: {error}");
@@ -500,7 +558,7 @@ mod tests {
         let mut reader = reader(vec![framed(1, &gzip(&[7; 90_000]))], true, &memory);
         let raw = reader.only().await.unwrap();
         assert!(used() <= 64 * KIB, "{}", used());
-        let message = raw.decompress(soon()).await.unwrap();
+        let message = raw.decode(soon()).await.unwrap();
         assert!((88 * KIB..=160 * KIB).contains(&used()), "{}", used());
         drop((reader, message));
         // Nothing is taken that the budget does not have.
@@ -509,7 +567,7 @@ mod tests {
         assert!(limit > 0);
         let mut reader = super::tests::reader(vec![framed(1, &gzip(&[7; 99_000]))], true, &memory);
         let raw = reader.only().await.unwrap();
-        let error = raw.decompress(soon()).await.unwrap_err();
+        let error = raw.decode(soon()).await.unwrap_err();
         assert_eq!(error.code(), Code::ResourceExhausted);
         assert!(error.to_string().contains("max_memory_bytes"), "{error}");
         assert!(error.retry_after().is_some());

@@ -1,5 +1,5 @@
-//! Routes a request: checks the protocol, the size of the metadata and the client's token,
-//! then calls the dispatcher or one of gRPC's own services.
+//! Routes a request: chooses its protocol, checks the size of the metadata and the client's
+//! token, then calls the dispatcher or one of gRPC's own services.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -15,14 +15,18 @@ use tower::Service;
 use crate::deadline::Deadline;
 use crate::downstream::Downstream;
 use crate::error::{self, Error, cut};
-use crate::memory::{CALL_BYTES, SHORT_BYTES};
-use crate::server::admission::add_accepted_encodings;
+use crate::memory::{CALL_BYTES, Memory, SHORT_BYTES};
+use crate::server::admission::{add_accepted_encodings, is_compressed};
 use crate::server::authn::ClientTokens;
 use crate::server::charged_body::{ChargedBody, ChargedResponse};
 use crate::server::connection_memory::ConnectionMemory;
 use crate::server::dispatcher::Dispatcher;
-use crate::server::protocol;
+use crate::server::message_format::{Encoding, MessageFormat};
+use crate::server::protocol::{
+    self, Browsers, OwnRequest, Protocol, Rejection, WebCall, own_response,
+};
 use crate::server::request_body_timeout::TimeoutBody;
+use crate::server::request_message::MessageReader;
 use crate::server::stream_info::is_logged;
 use crate::spelling::nearest;
 
@@ -56,6 +60,7 @@ pub struct Router {
     dispatcher: Arc<Dispatcher>,
     tokens: ClientTokens,
     routes: Routes,
+    browsers: Browsers,
     max_metadata_bytes: usize,
 }
 
@@ -68,12 +73,14 @@ impl Router {
         dispatcher: Arc<Dispatcher>,
         tokens: ClientTokens,
         routes: Routes,
+        browsers: Browsers,
         max_metadata_bytes: u32,
     ) -> Self {
         Self {
             dispatcher,
             tokens,
             routes,
+            browsers,
             max_metadata_bytes: max_metadata_bytes as usize,
         }
     }
@@ -89,11 +96,60 @@ impl Router {
         request: Request<Body>,
         connection: &ConnectionMemory,
     ) -> ResponseFuture {
-        if let Err(rejection) = protocol::check(&request) {
-            self.dispatcher.metrics.unsupported.inc();
-            tracing::debug!(?rejection, "request rejected");
-            return self.ready(rejection.response(request.method()));
+        match protocol::choose(&request, self.browsers.connect_get()) {
+            Ok(Protocol::Grpc) => self.call(request, connection, Encoding::default(), None),
+            Ok(protocol) => self.respond_web(protocol, request, connection),
+            Err(rejection) => self.not_a_call(rejection, request.method()),
         }
+    }
+
+    /// Serves one request of a browser, or of another client of gRPC-Web or Connect.
+    fn respond_web(
+        &self,
+        protocol: Protocol,
+        request: Request<Body>,
+        connection: &ConnectionMemory,
+    ) -> ResponseFuture {
+        let cors = match self.browsers.check(protocol, &request) {
+            Ok(cors) => cors,
+            Err(rejection) => return self.not_a_call(rejection, request.method()),
+        };
+        let protocol = match protocol {
+            Protocol::Web(protocol) => protocol,
+            Protocol::Grpc | Protocol::Preflight => {
+                let mut response = self.browsers.preflight(request.headers());
+                cors.add(&mut response);
+                return self.ready(response);
+            }
+        };
+        let (call, request, encoding) = WebCall::begin(protocol, request);
+        let response = match encoding {
+            Ok(encoding) => self.call(request, connection, encoding, Some(&call)),
+            Err(error) => self.reject(request.uri().path(), request.headers(), &error),
+        };
+        Box::pin(async move {
+            let mut response = call.respond(response.await);
+            cors.add(&mut response);
+            response
+        })
+    }
+
+    /// Rejects a request that is not a call.
+    fn not_a_call(&self, rejection: Rejection, method: &http::Method) -> ResponseFuture {
+        self.dispatcher.metrics.unsupported.inc();
+        tracing::debug!(?rejection, "request rejected");
+        self.ready(rejection.response(method))
+    }
+
+    /// Serves one call, whose messages are encoded in this way. `web` is set if its protocol is
+    /// not gRPC.
+    fn call(
+        &self,
+        request: Request<Body>,
+        connection: &ConnectionMemory,
+        encoding: Encoding,
+        web: Option<&WebCall>,
+    ) -> ResponseFuture {
         let path = request.uri().path();
         let size = metadata_size(request.headers());
         if size > self.max_metadata_bytes {
@@ -119,6 +175,9 @@ impl Router {
         let call_bytes = call_bytes(request.headers(), size);
         let timeouts = self.dispatcher.request_timeouts;
         if let Some(method) = self.dispatcher.method(path) {
+            if let Some(Err(rejection)) = web.map(|web| web.check_kind(&method.method)) {
+                return self.not_a_call(rejection, request.method());
+            }
             let dispatcher = self.dispatcher.clone();
             let admission = match dispatcher.admission(request.headers(), call_bytes, memory) {
                 Ok(admission) => admission,
@@ -127,8 +186,8 @@ impl Router {
             let deadline = admission.deadline;
             let request = request.map(|body| TimeoutBody::new(body, deadline, timeouts));
             return Box::pin(async move {
-                let response = dispatcher.serve(&method, request, peer, admission).await;
-                dispatcher.mark_sandbox(response)
+                let response = dispatcher.serve(&method, request, peer, (admission, encoding));
+                dispatcher.mark_sandbox(response.await)
             });
         }
         if let Some(status) = self.dispatcher.not_served(path, request.headers()) {
@@ -138,26 +197,35 @@ impl Router {
             let error = Error::UnknownMethod(self.unknown_method(path));
             return self.reject(path, request.headers(), &error);
         };
+        if let Some(Err(rejection)) = web.map(|web| web.check_own_kind(own)) {
+            return self.not_a_call(rejection, request.method());
+        }
         let reservation = match memory.reserve(call_bytes) {
             Ok(reservation) => reservation,
             Err(exhausted) => return self.reject(path, request.headers(), &exhausted.into()),
         };
+        let is_compressed = match encoding == Encoding::default() {
+            // Tonic reads it.
+            true => Ok(false),
+            false => is_compressed(request.headers()),
+        };
+        let is_compressed = match is_compressed {
+            Ok(is_compressed) => is_compressed,
+            Err(error) => return self.reject(path, request.headers(), &error),
+        };
         let until = Deadline::after(timeouts.total);
-        let max_bytes = self.dispatcher.max_request_bytes;
-        let mut request = request.map(|body| {
-            let body = TimeoutBody::of_requests(body, until, timeouts);
-            Body::new(ChargedBody::new(body, memory.clone(), max_bytes))
+        let request = request.map(|body| match encoding.is_bare {
+            true => TimeoutBody::new(body, until, timeouts),
+            false => TimeoutBody::of_requests(body, until, timeouts),
         });
-        request.extensions_mut().insert(memory.clone());
-        if own == REFLECTION_ALPHA {
-            *request.uri_mut() = Uri::from(PathAndQuery::from_static(REFLECTION_PATH));
-        }
-        let response = self.routes.clone().call(request);
-        let dispatcher = self.dispatcher.clone();
+        let (dispatcher, routes) = (self.dispatcher.clone(), self.routes.clone());
         Box::pin(async move {
-            let response = match response.await {
-                Ok(response) => own_status(response, max_bytes),
-                Err(never) => match never {},
+            let response = match own_format(&dispatcher, encoding, is_compressed, own).await {
+                Ok(format) => {
+                    let own = (own, format, until);
+                    serve_own(routes, &dispatcher, request, own, &memory).await
+                }
+                Err(error) => error.status(&error::StatusContext::default()).into_http(),
             };
             let response = response.map(|body| {
                 Body::new(ChargedResponse {
@@ -272,6 +340,59 @@ fn metadata_size(headers: &HeaderMap) -> usize {
 fn call_bytes(headers: &HeaderMap, metadata_bytes: usize) -> usize {
     let entries = headers.len() * METADATA_ENTRY_MEMORY;
     CALL_BYTES + (metadata_bytes + entries).saturating_sub(SHORT_BYTES)
+}
+
+/// Returns the format of the messages of one of tonic's rpcs, if tonic does not read it itself.
+async fn own_format(
+    dispatcher: &Dispatcher,
+    encoding: Encoding,
+    is_compressed: bool,
+    own: &str,
+) -> Result<Option<(MessageFormat, bool)>, Error> {
+    if encoding == Encoding::default() {
+        return Ok(None);
+    }
+    let json = match encoding.is_json {
+        true => Some(dispatcher.client_json.rpc(&format!("/{own}")).await?),
+        false => None,
+    };
+    let format = MessageFormat::new(encoding, json, is_compressed);
+    Ok(Some((format, is_compressed)))
+}
+
+/// Serves one of tonic's rpcs. `format` is set, and whether the request is compressed, if its
+/// messages are not those of gRPC.
+async fn serve_own(
+    mut routes: Routes,
+    dispatcher: &Dispatcher,
+    request: Request<TimeoutBody>,
+    (own, format, until): (&'static str, Option<(MessageFormat, bool)>, Deadline),
+    memory: &Memory,
+) -> Response<Body> {
+    let max_bytes = dispatcher.max_request_bytes;
+    let mut request = request.map(|body| match &format {
+        None => Body::new(ChargedBody::new(body, memory.clone(), max_bytes)),
+        Some((format, is_compressed)) => {
+            let reader = MessageReader::new(body, max_bytes, *is_compressed, memory.clone(), until);
+            let reader = reader.in_format(format.is_bare, format.json.clone());
+            Body::new(OwnRequest::new(reader))
+        }
+    });
+    if format.is_some() {
+        request.headers_mut().remove("grpc-encoding");
+    }
+    request.extensions_mut().insert(memory.clone());
+    if own == REFLECTION_ALPHA {
+        *request.uri_mut() = Uri::from(PathAndQuery::from_static(REFLECTION_PATH));
+    }
+    let response = match routes.call(request).await {
+        Ok(response) => own_status(response, max_bytes),
+        Err(never) => match never {},
+    };
+    match format {
+        None => response,
+        Some((format, _)) => own_response(response, format, memory.clone(), until).await,
+    }
 }
 
 /// Replaces the status with which tonic rejects a request message that is too long.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::HeaderName;
+use http_body_util::Full;
 use tonic::body::Body;
 
 use crate::engine::unary::UnaryResponse;
@@ -32,14 +33,20 @@ impl ServedMethod {
     pub(super) fn response(
         &self,
         response: UnaryResponse,
+        is_bare: bool,
         is_compressed: bool,
         held: Reservation,
     ) -> Result<http::Response<Body>, Error> {
         let UnaryResponse { decoded, headers } = response;
-        let limit = u32::MAX as usize;
-        let body = UnaryBody::new(decoded.message, is_compressed, held)
-            .ok_or(Error::ResponseTooLarge { limit })?;
-        let mut response = grpc_response(Body::new(body), is_compressed);
+        let body = match is_bare {
+            true => Body::new(Full::new(held.attach(decoded.message))),
+            false => {
+                let limit = u32::MAX as usize;
+                let body = UnaryBody::new(decoded.message, is_compressed, held);
+                Body::new(body.ok_or(Error::ResponseTooLarge { limit })?)
+            }
+        };
+        let mut response = grpc_response(body, is_compressed);
         let metadata = response.headers_mut();
         forward(&self.forwarded_headers, &headers, metadata);
         add_inexact(&decoded.notes, metadata);

@@ -15,7 +15,7 @@ use tokio::time::{Sleep, sleep};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::connection_limits::Activity;
+use super::connection_limits::{ActiveCall, Activity};
 
 tokio::task_local! {
     /// The part of the response that hyper holds until the client of this task's stream reads:
@@ -41,6 +41,8 @@ const MIN_DIVIDED_BYTES: usize = 1 << 10;
 #[derive(Debug)]
 pub(super) struct StreamBody {
     body: Body,
+    /// Over HTTP/1.1, whose calls have no task.
+    _call: Option<ActiveCall>,
     parts: u64,
     /// The last byte of the part before.
     last_byte: Option<Bytes>,
@@ -100,10 +102,12 @@ async fn run(stream: impl Future<Output = ()>, timeout: Duration) {
 }
 
 impl StreamBody {
-    /// Wraps the response body of a stream.
-    pub(super) fn new(body: Body) -> Self {
+    /// Wraps the response body of a stream, which belongs to a call over HTTP/1.1 if `call` is
+    /// set.
+    pub(super) fn new(body: Body, call: Option<ActiveCall>) -> Self {
         Self {
             body,
+            _call: call,
             parts: 0,
             last_byte: None,
         }
@@ -184,7 +188,7 @@ mod tests {
     {
         let start = Instant::now();
         let pauses = pauses.to_vec();
-        let mut body = StreamBody::new(Body::new(Frames::new(Box::pin(frames))));
+        let mut body = StreamBody::new(Body::new(Frames::new(Box::pin(frames))), None);
         let stream = async move {
             for pause in pauses {
                 body.frame().await.unwrap().unwrap();
@@ -220,7 +224,7 @@ mod tests {
         ] {
             let parts = lengths.iter().map(|n| Ok(Frame::data(vec![7; *n].into())));
             let parts: Vec<Result<_, Status>> = parts.collect();
-            let mut body = StreamBody::new(Body::new(Frames::new(tokio_stream::iter(parts))));
+            let mut body = StreamBody::new(Body::new(Frames::new(tokio_stream::iter(parts))), None);
             let mut got = Vec::new();
             while let Some(frame) = body.frame().await {
                 got.push(frame.unwrap().into_data().unwrap().len());
@@ -228,10 +232,8 @@ mod tests {
             assert_eq!(got, want);
         }
         // The last part ends the stream, not the one before.
-        let mut body = StreamBody::new(Body::new(http_body_util::Full::new(Bytes::from(vec![
-            7;
-            2_000
-        ]))));
+        let full = http_body_util::Full::new(Bytes::from(vec![7; 2_000]));
+        let mut body = StreamBody::new(Body::new(full), None);
         assert_eq!(body.size_hint().exact(), Some(2_000));
         body.frame().await.unwrap().unwrap();
         assert!(!body.is_end_stream());

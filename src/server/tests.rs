@@ -1,5 +1,6 @@
 //! Tests of the router without a connection: clients that stall, timeouts, slow readers.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::downstream::Peer;
 use crate::server::authn::ClientTokens;
 use crate::server::connection_memory::ConnectionMemory;
 use crate::server::dispatcher::Dispatcher;
+use crate::server::protocol::Browsers;
 use crate::server::request_body_timeout::{RequestTimeouts, TimeoutBody};
 use crate::server::router::{ResponseFuture, Router};
 use crate::telemetry::Metrics;
@@ -50,7 +52,14 @@ fn router(upstreams: Vec<upstream::Settings>) -> (Arc<Dispatcher>, Router) {
     let tokens = ClientTokens::default();
     let max_metadata_bytes = config.server.max_metadata_bytes;
     let routes = Routes::default();
-    let router = Router::new(dispatcher.clone(), tokens, routes, max_metadata_bytes);
+    let browsers = Browsers::new(config.web.clone(), &BTreeSet::new());
+    let router = Router::new(
+        dispatcher.clone(),
+        tokens,
+        routes,
+        browsers,
+        max_metadata_bytes,
+    );
     (dispatcher, router)
 }
 

@@ -53,7 +53,7 @@ pub struct Metrics {
     connections: ConnectionFamilies,
     /// Counts requests without a known client token.
     pub unauthenticated: Counter,
-    /// Counts requests that are not gRPC, whose metadata is too large or whose rpc does not
+    /// Counts requests that are not calls, whose metadata is too large or whose rpc does not
     /// exist.
     pub unsupported: Counter,
     /// Counts TLS handshakes that were refused or not completed.

@@ -18,6 +18,7 @@ mod breaker;
 mod connections;
 mod floods;
 mod harness;
+mod http1;
 mod idle_memory;
 mod log;
 mod memory;

@@ -59,7 +59,7 @@ const GET: &str = "ServiceTemplateService/GetServiceTemplate";
 /// Longer than any step here takes.
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-async fn acme(answer: Answer) -> (Recorder, Gateway) {
+pub async fn acme(answer: Answer) -> (Recorder, Gateway) {
     let recorder = Recorder::fixed(answer).await;
     let mut at = upstream("acme", "acme", &recorder.url());
     at.transport.max_response_bytes = 200_000;

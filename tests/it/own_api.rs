@@ -14,7 +14,7 @@ use crate::support::recorder::{Answer, Recorder};
 use crate::support::{Gateway, settings, upstream};
 use crate::watch::metrics;
 
-const PROTO: &str = r#"
+pub const PROTO: &str = r#"
 syntax = "proto3";
 package acme.v1;
 import "drawbridge/v1/options.proto";

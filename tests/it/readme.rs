@@ -1,4 +1,11 @@
-//! docs/coverage.md matches the contract, and docs name existing files.
+//! docs/coverage.md matches the contract, docs name existing files, and the README's call by curl
+//! works.
+
+use serde_json::json;
+
+use crate::support::recorder::{Answer, Recorder};
+use crate::support::web::{Version, send};
+use crate::support::{Gateway, upstream};
 
 #[test]
 fn coverage_table_matches_the_contract() {
@@ -47,4 +54,31 @@ fn docs_name_files_that_exist() {
         }
     }
     assert!(seen > 30, "only {seen} paths were found");
+}
+
+/// The README's call by curl is one of Connect that this gateway serves.
+#[tokio::test]
+async fn curl_of_the_readme_is_served() {
+    let readme = include_str!("../../README.md");
+    let line = readme.lines().find(|line| line.starts_with("curl "));
+    let line = line.expect("a line with curl");
+    assert!(include_str!("../../docs/protocols.md").contains(line));
+    // -H 'NAME: VALUE' -d 'BODY' URL
+    let quoted: Vec<&str> = line.split('\'').skip(1).step_by(2).collect();
+    let [header, body] = quoted[..] else {
+        panic!("{line}");
+    };
+    let header = header.split_once(": ").unwrap();
+    let url: url::Url = line.rsplit_once(' ').unwrap().1.parse().unwrap();
+    let recorder = Recorder::fixed(Answer::json(
+        200,
+        &json!({"stack": {"id": "s1", "stack_name": "shop"}}),
+    ))
+    .await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    let address = gateway.running.grpc;
+    let (version, path) = (Version::Http1, url.path());
+    let response = send(address, version, "POST", path, &[header], body.to_owned()).await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.json()["stack"]["stackName"], "shop");
 }

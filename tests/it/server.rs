@@ -665,9 +665,10 @@ async fn refused_tls_handshakes_are_logged_and_counted() {
     running.stop().await.unwrap();
 }
 
-/// A client that speaks only HTTP/1.1 gets the same readable error as over plaintext.
+/// A client that speaks only HTTP/1.1 is served as over plaintext: by Connect and gRPC-Web, and
+/// gRPC gets a readable error.
 #[tokio::test]
-async fn http_1_over_tls_is_rejected_with_a_text() {
+async fn http_1_over_tls_is_served() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let ca = rcgen_ca();
     let running = tls_gateway(&ca, None).await;
@@ -678,6 +679,13 @@ async fn http_1_over_tls_is_rejected_with_a_text() {
         let mut text = String::new();
         client.read_to_string(&mut text).await.unwrap();
         assert!(text.contains(" 426 Upgrade Required\r\n"), "{text}");
+        let mut client = tls_connect(running.grpc, &ca, alpn).await.unwrap();
+        let request = b"POST /grpc.health.v1.Health/Check HTTP/1.1\r\nhost: x\r\n\
+            content-type: application/json\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+        client.write_all(request).await.unwrap();
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.unwrap();
+        assert!(text.contains("{\"status\":\"SERVING\"}"), "{text}");
     }
     // HTTP/2 is preferred, whatever the order of the client.
     let client = tls_connect(running.grpc, &ca, &["http/1.1", "h2"])
@@ -776,8 +784,16 @@ async fn requests_that_are_not_grpc_are_rejected_and_not_executed() {
             ("GET", "application/grpc", 405),
             ("PUT", "application/grpc", 405),
             ("HEAD", "application/grpc", 405),
+            ("GET", "application/json", 405),
+            ("PUT", "application/json", 405),
+            ("OPTIONS", "application/json", 405),
             ("POST", "text/plain", 415),
-            ("POST", "application/grpc-web", 415),
+            ("POST", "text/plain; application/json", 415),
+            ("POST", "application/x-www-form-urlencoded", 415),
+            ("POST", "multipart/form-data", 415),
+            ("POST", "application/grpc+json", 415),
+            ("POST", "application/grpc-web+json", 415),
+            ("POST", "application/json; charset=latin1", 415),
             ("POST", "", 415),
         ] {
             let request = http::Request::builder()
@@ -796,16 +812,56 @@ async fn requests_that_are_not_grpc_are_rejected_and_not_executed() {
             );
         }
     }
-    for line in ["POST /x HTTP/1.1", "GET / HTTP/1.1", "GET / HTTP/1.0"] {
+    // gRPC needs HTTP/2; anything else gets the same text as there.
+    for (line, content_type, want, hint) in [
+        (
+            "POST /x HTTP/1.1",
+            "application/grpc",
+            "426 Upgrade Required",
+            "needs HTTP/2",
+        ),
+        (
+            "POST /x HTTP/1.0",
+            "application/grpc+proto",
+            "426 Upgrade Required",
+            "needs HTTP/2",
+        ),
+        (
+            "GET / HTTP/1.1",
+            "application/grpc",
+            "405 Method Not Allowed",
+            "curl -H",
+        ),
+        (
+            "GET / HTTP/1.0",
+            "text/html",
+            "405 Method Not Allowed",
+            "curl -H",
+        ),
+        (
+            "PUT /x HTTP/1.1",
+            "application/json",
+            "405 Method Not Allowed",
+            "curl -H",
+        ),
+        (
+            "POST / HTTP/1.1",
+            "text/plain",
+            "415 Unsupported Media Type",
+            "gRPC-Web",
+        ),
+    ] {
         let mut tcp = tokio::net::TcpStream::connect(gateway.running.grpc)
             .await
             .unwrap();
-        let request = format!("{line}\r\nhost: x\r\ncontent-type: application/grpc\r\n\r\n");
+        let request = format!(
+            "{line}\r\nhost: x\r\ncontent-type: {content_type}\r\nconnection: close\r\n\r\n"
+        );
         tcp.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
         tcp.read_to_string(&mut text).await.unwrap();
-        assert!(text.contains(" 426 Upgrade Required\r\n"), "{text}");
-        assert!(text.contains("HTTP/2 only"), "{text}");
+        assert!(text.contains(&format!(" {want}\r\n")), "{line}: {text}");
+        assert!(text.contains(hint), "{line}: {text}");
     }
     assert!(recorder.seen().is_empty());
     // Parameters and upper case do not change the content type.

@@ -1,9 +1,11 @@
 //! The second test stage, with software of others: OpenStack's Heat and Keystone, Huawei's
-//! SDK, Python clients generated from the protos, curl and openstacksdk.
+//! SDK, Python clients generated from the protos, curl, openstacksdk, and the official clients
+//! of Connect and gRPC-Web in Node and Chromium.
 //!
 //! `cargo test --test real_systems` runs it; plain `cargo test` does not build it.
-//! It needs Python 3.11 or newer, curl, Node.js 20 with npm, and both package indexes; it installs
-//! pinned packages below `target/`. A missing requirement is a failure; nothing is skipped.
+//! It needs Python 3.11 or newer, curl, Node.js 20 with npm, Chromium and both package indexes; it
+//! installs pinned packages below `target/`, and as root on Debian Chromium. A missing requirement
+//! is a failure; nothing is skipped.
 
 #![allow(
     clippy::expect_used,
@@ -19,6 +21,7 @@
 #[allow(dead_code, unused_imports, reason = "tests/it uses the rest")]
 mod support;
 
+mod browser;
 mod configuration;
 mod heat;
 mod jp1ao_python;

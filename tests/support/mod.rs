@@ -8,6 +8,7 @@ pub mod recorder;
 pub mod request;
 pub mod tee;
 pub mod tls;
+pub mod web;
 
 use std::net::SocketAddr;
 use std::time::Duration;

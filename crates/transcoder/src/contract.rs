@@ -5,6 +5,7 @@
 mod action;
 mod bind;
 mod called;
+mod canonical;
 mod compile;
 mod decode;
 mod descriptor_set;
@@ -36,6 +37,7 @@ mod view;
 mod watch;
 
 pub use action::{Action, Edit, EditTarget};
+pub use canonical::{CanonicalJson, Rpc};
 pub use request_check::Check;
 
 use std::collections::{BTreeMap, HashMap};

@@ -63,6 +63,8 @@ pub struct Schema {
     /// The enums.
     pub enums: Vec<Enum>,
     by_name: HashMap<Box<str>, MessageId>,
+    /// Whether JSON is the canonical one of protobuf: text of clients, which is read strictly.
+    pub(crate) canonical: bool,
     /// The field names in a field mask whose message is not known.
     pub(crate) mask_names: MaskNames,
 }
@@ -301,6 +303,12 @@ impl Schema {
         build::build(pool)
     }
 
+    /// Builds the tables of the JSON mapping of protobuf, <https://protobuf.dev/programming-guides/json>,
+    /// for texts of clients: no rule of Drawbridge applies to them.
+    pub(crate) fn canonical(pool: &DescriptorPool) -> Self {
+        build::canonical(pool)
+    }
+
     /// Returns the message of this id.
     pub fn message(&self, id: MessageId) -> &Message {
         &self.messages[id.0 as usize]
@@ -423,6 +431,14 @@ impl Field {
 }
 
 impl Kind {
+    /// Returns whether it is an integer that a double may not hold.
+    pub(crate) fn is_64_bit_integer(self) -> bool {
+        matches!(
+            self,
+            Kind::Int64 | Kind::Uint64 | Kind::Sint64 | Kind::Fixed64 | Kind::Sfixed64
+        )
+    }
+
     /// Returns whether lists of it are packed on the wire.
     pub(crate) fn is_packable(self) -> bool {
         !matches!(self, Kind::String | Kind::Bytes | Kind::Message(_))

@@ -22,7 +22,7 @@ pub(super) const DESCRIPTIONS: &[(&str, &str)] = &[
     ),
     (
         "listen.tls",
-        "TLS of the gRPC listener. Without this section it is plaintext HTTP/2.",
+        "TLS of the gRPC listener. Without this section it is plaintext.",
     ),
     (
         "listen.tls.cert_file",
@@ -46,6 +46,24 @@ pub(super) const DESCRIPTIONS: &[(&str, &str)] = &[
         "listen.clients.tokens_file",
         "File with the tokens, one per line. A client sends one as the metadata \
          `drawbridge-token`.",
+    ),
+    (
+        "listen.web",
+        "Calls of web pages. Without this section no browser may call; other clients are not \
+         affected.",
+    ),
+    (
+        "listen.web.allowed_origins",
+        "Origins whose pages may call, such as \"https://ops.example.com\".",
+    ),
+    (
+        "listen.web.allowed_hosts",
+        "Host names by which the gateway may be called where browsers are allowed, each with or \
+         without a port: protection against DNS rebinding. IP addresses and localhost always are.",
+    ),
+    (
+        "listen.web.connect_get",
+        "Whether rpcs without side effects can be called by the GET of Connect.",
     ),
     ("server", "Limits and timeouts of the gRPC listener."),
     (

@@ -4,7 +4,7 @@ const EXTENDEE: &str = "google.protobuf.MethodOptions";
 
 /// All files that a gateway serves.
 fn files() -> Files {
-    Files::new([crate::contract::BUILT_IN]).unwrap()
+    Files::new([Bytes::from_static(crate::contract::BUILT_IN)]).unwrap()
 }
 
 fn answers(files: Files) -> Answers {
@@ -215,7 +215,8 @@ fn nested_extensions_and_files_of_the_same_name_are_found() {
         prost_types::FileDescriptorSet { file: vec![file] }.encode_to_vec()
     };
     let (a, b) = (set("A", 50_001), set("B", 50_002));
-    let mut answers = answers(Files::new([&a[..], &a[..], &b[..]]).unwrap());
+    let mut answers =
+        answers(Files::new([&a, &a, &b].map(|set| Bytes::copy_from_slice(set))).unwrap());
     for (message, number) in [("A", 50_001), ("B", 50_002)] {
         let name = format!("{message}.Inner.extra");
         for request in [symbol(message), symbol(&name), extension(EXTENDEE, number)] {
@@ -250,7 +251,7 @@ fn long_dependencies_are_left_out() {
             file("c", &[], 100),
         ],
     };
-    let mut answers = answers(Files::new([&set.encode_to_vec()[..]]).unwrap());
+    let mut answers = answers(Files::new([set.encode_to_vec().into()]).unwrap());
     let a = MessageRequest::FileByFilename("a".to_owned());
     assert_eq!(ask(&mut answers, a.clone()).unwrap(), ["a", "b"]);
     assert_eq!(ask(&mut answers, a).unwrap(), ["a", "c"]);

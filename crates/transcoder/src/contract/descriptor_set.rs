@@ -61,12 +61,7 @@ pub(super) fn read(source: &Source) -> Result<Set, Vec<Diagnostic>> {
         return Err(diagnostics);
     }
     let editions = editions(&set, &source.bytes);
-    let bytes = match editions.is_empty() {
-        true => Cow::Borrowed(&*source.bytes),
-        false => Cow::Owned(without_editions(&set, &source.bytes)),
-    };
-    let pool = DescriptorPool::decode(&*bytes)
-        .map_err(|problem| vec![incomplete(source, &problem.to_string())])?;
+    let pool = decode(&set, source, editions.is_empty())?;
     let (schema, mut problems) = Schema::with_problems(&pool);
     for (message, all) in pool.all_messages().zip(&mut problems.messages) {
         all.extend(editions.get(message.parent_file().name()).cloned());
@@ -80,6 +75,27 @@ pub(super) fn read(source: &Source) -> Result<Set, Vec<Diagnostic>> {
         problems,
         editions,
     })
+}
+
+/// Returns the descriptors of a set that [`read`] accepts.
+pub(super) fn pool(source: &Source) -> Result<DescriptorPool, Vec<Diagnostic>> {
+    let set = FileDescriptorSet::decode(&*source.bytes)
+        .map_err(|problem| vec![incomplete(source, &problem.to_string())])?;
+    let has_editions = !editions(&set, &source.bytes).is_empty();
+    decode(&set, source, !has_editions)
+}
+
+fn decode(
+    set: &FileDescriptorSet,
+    source: &Source,
+    is_plain: bool,
+) -> Result<DescriptorPool, Vec<Diagnostic>> {
+    let bytes = match is_plain {
+        true => Cow::Borrowed(&*source.bytes),
+        false => Cow::Owned(without_editions(set, &source.bytes)),
+    };
+    DescriptorPool::decode(&*bytes)
+        .map_err(|problem| vec![incomplete(source, &problem.to_string())])
 }
 
 /// Returns the problem of each file with an edition.

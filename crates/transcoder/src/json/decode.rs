@@ -3,6 +3,7 @@
 //! An error is kept as a position in the text. Its path is computed afterwards by
 //! reading the text again, so that paths cost nothing without an error.
 
+mod canonical;
 mod cursor;
 mod duplicate_names;
 mod enums;
@@ -50,6 +51,8 @@ pub(super) struct Reader<'t, 'o> {
     text: &'t [u8],
     pos: usize,
     out: &'o mut Vec<u8>,
+    /// While an Any is read, the position of its object.
+    any_at: Option<usize>,
     /// Numbers that the message does not hold exactly: position, and path within JSON that
     /// is in a string there.
     pub inexact: Vec<(usize, String)>,
@@ -133,6 +136,7 @@ impl<'t, 'o> Reader<'t, 'o> {
             text,
             pos: 0,
             out,
+            any_at: None,
             inexact: Vec::new(),
             found: Found::default(),
         }
@@ -151,9 +155,15 @@ impl<'t, 'o> Reader<'t, 'o> {
         }
         self.space();
         if self.pos == self.text.len() {
-            return Ok(false);
+            return match self.schema.canonical {
+                true => self.fault("the JSON is empty: the empty message is {}"),
+                false => Ok(false),
+            };
         }
-        let set = if self.is_null() && self.schema.message(id).shape != Shape::Value {
+        let set = if self.is_null()
+            && !self.schema.canonical
+            && self.schema.message(id).shape != Shape::Value
+        {
             self.null()?;
             false
         } else {
@@ -298,6 +308,9 @@ impl<'t, 'o> Reader<'t, 'o> {
 
     fn members(&mut self, message: &Message, depth: u32) -> DecodeResult {
         let start = self.out.len();
+        // Members of the Any, not of messages in it.
+        let any_at = self.any_at.take();
+        let is_any = any_at == Some(self.pos);
         let mut seen = BitSet::default();
         let mut segments: Option<Segments> = None;
         let mut guess = 0;
@@ -308,6 +321,11 @@ impl<'t, 'o> Reader<'t, 'o> {
             let at = self.pos;
             let index = self.key(message, guess)?;
             self.colon()?;
+            if self.schema.canonical && index.is_none() {
+                self.any_at = any_at.filter(|_| is_any);
+                self.unknown_member(message, at)?;
+                self.any_at = None;
+            }
             match index.map(|index| (index, &message.fields[usize::from(index)])) {
                 None => match message.additional_properties {
                     None => {
@@ -336,6 +354,9 @@ impl<'t, 'o> Reader<'t, 'o> {
                     if is_null && !self.keeps_null(field) {
                         self.null()?;
                     } else {
+                        if self.schema.canonical {
+                            self.check_once(message, (index, field), &seen)?;
+                        }
                         if !seen.insert(index) && segments.is_none() {
                             segments = Some(Segments::of(message, &self.out[start..]));
                         }
@@ -393,9 +414,12 @@ impl<'t, 'o> Reader<'t, 'o> {
         let single = field.is_single();
         match field.kind {
             Kind::Message(id) => single && self.schema.message(id).shape == Shape::Value,
-            Kind::Enum(id) => single && self.schema.enumeration(id).null,
-            _ => false,
+            kind => single && self.is_null_value(kind),
         }
+    }
+
+    fn is_null_value(&self, kind: Kind) -> bool {
+        matches!(kind, Kind::Enum(id) if self.schema.enumeration(id).null)
     }
 
     #[inline]
@@ -475,6 +499,9 @@ impl<'t, 'o> Reader<'t, 'o> {
                     self.string_out()?;
                     return Ok(explicit || self.out.len() > start + 1);
                 }
+                if self.schema.canonical {
+                    return self.expected("a string");
+                }
                 self.literal_text()?;
                 Ok(true)
             }
@@ -534,13 +561,24 @@ impl<'t, 'o> Reader<'t, 'o> {
         let read = match self.peek() {
             b'-' | b'N' | b'I' if is_float && token::special(self.text, at).is_some() => {
                 self.is_inexact(at);
+                if self.schema.canonical {
+                    return self.expected("a number, or \"NaN\" and the like as a string");
+                }
                 let number = self.any_number()?;
                 bits_of_text(kind, number)
             }
             b'-' | b'0'..=b'9' if kind != Kind::Bool => {
                 let number = self.number()?;
-                if let Kind::Enum(id) = kind {
-                    return Ok(self.enum_bits_of_number(id, number));
+                match kind {
+                    // Also one that the enum does not have.
+                    Kind::Enum(_) if self.schema.canonical => {
+                        return bits(Kind::Int32, number).map(Some).or_else(|_| {
+                            self.pos = at;
+                            self.expected("an integer of 32 bits")
+                        });
+                    }
+                    Kind::Enum(id) => return Ok(self.enum_bits_of_number(id, number)),
+                    _ => {}
                 }
                 if numbers::is_rounded(kind, number) {
                     self.is_inexact(at);
@@ -548,12 +586,20 @@ impl<'t, 'o> Reader<'t, 'o> {
                 bits(kind, number)
             }
             b't' | b'f' if kind == Kind::Bool => return Ok(Some(self.boolean()?.into())),
+            b'"' if self.schema.canonical && kind == Kind::Bool => Err(""),
             b'"' => {
+                if let Kind::Enum(id) = kind
+                    && self.schema.canonical
+                {
+                    return self.enum_bits_by_name(id, at).map(Some);
+                }
                 let content = self.string()?;
                 if let Kind::Enum(id) = kind {
                     return Ok(self.enum_bits(id, &content));
                 }
                 match content.trim_ascii() {
+                    text if self.schema.canonical && text.len() != content.len() => Err(""),
+                    b"" if self.schema.canonical => Err(""),
                     b"" => return Ok(None),
                     text if kind == Kind::Bool => token::boolean(text).map(u64::from),
                     text => {
@@ -564,14 +610,19 @@ impl<'t, 'o> Reader<'t, 'o> {
                     }
                 }
             }
-            b'n' => {
+            b'n' if !self.schema.canonical || self.is_null_value(kind) => {
                 self.null()?;
                 return Ok(Some(0));
             }
             _ => Err(""),
         };
+        if self.schema.canonical
+            && let Some((inexact, _)) = self.inexact.first()
+        {
+            return self.inexact_number(*inexact);
+        }
         read.map(Some).or_else(|problem| {
-            if problem == numbers::OVERFLOW {
+            if problem == numbers::OVERFLOW && !self.schema.canonical {
                 self.is_inexact(at);
                 return Ok(None);
             }

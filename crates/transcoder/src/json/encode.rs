@@ -435,7 +435,9 @@ impl Writer<'_> {
                 Ok(())
             }
             (_, value) => {
-                let quote = form == Form::String || text::is_infinite(kind, value);
+                let quote = form == Form::String
+                    || text::is_infinite(kind, value)
+                    || (self.schema.canonical && kind.is_64_bit_integer());
                 quoted(out, quote, |out| {
                     text::write_number(out, kind, value);
                     Ok(())

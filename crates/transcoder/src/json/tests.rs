@@ -1,5 +1,6 @@
 //! JSON conversion: tables of cases.
 
+mod canonical;
 mod decode;
 mod decode_errors;
 mod encode;

@@ -19,8 +19,18 @@ mod tests;
 const MAX_FIELDS: usize = 30_000;
 
 pub(super) fn build(pool: &DescriptorPool) -> (Schema, Problems) {
+    tables(pool, Options::of(pool), false)
+}
+
+/// Builds the tables of protobuf's own JSON mapping.
+pub(super) fn canonical(pool: &DescriptorPool) -> Schema {
+    tables(pool, Options::default(), true).0
+}
+
+fn tables(pool: &DescriptorPool, options: Options, canonical: bool) -> (Schema, Problems) {
     let mut builder = Builder {
-        options: Options::of(pool),
+        options,
+        canonical,
         mask_names: NamesOfSet::new(pool),
         message_ids: (0..)
             .zip(pool.all_messages())
@@ -58,11 +68,13 @@ pub(super) fn build(pool: &DescriptorPool) -> (Schema, Problems) {
         messages,
         enums,
         by_name: builder.message_ids,
+        canonical,
     };
     (schema, problems)
 }
 
 /// The extensions with the rules; none where the set does not import them.
+#[derive(Default)]
 struct Options {
     file: Option<ExtensionDescriptor>,
     message: Option<ExtensionDescriptor>,
@@ -104,6 +116,8 @@ fn read<T: prost::Message + Default>(
 
 struct Builder {
     options: Options,
+    /// Whether the tables are those of protobuf's own JSON mapping.
+    canonical: bool,
     mask_names: NamesOfSet,
     message_ids: HashMap<Box<str>, MessageId>,
     enum_ids: HashMap<Box<str>, EnumId>,
@@ -149,6 +163,10 @@ impl Builder {
             self.report(&file, file.name(), "(drawbridge.v1.file).naming", problem);
         }
 
+        let naming = match self.canonical {
+            true => rules::Naming::JsonNames,
+            false => of_file.naming(),
+        };
         // `Message::fields` is in the order of the proto file.
         let mut descriptors: Vec<FieldDescriptor> = message.fields().collect();
         descriptors.sort_by_key(|f| f.path().last().copied());
@@ -166,7 +184,7 @@ impl Builder {
         let mut fields: Vec<Field> = descriptors
             .iter()
             .zip(&of_fields)
-            .map(|(field, rules)| self.field(field, rules, of_file.naming()))
+            .map(|(field, rules)| self.field(field, rules, naming))
             .collect();
         for (index, rules) in of_fields.iter().enumerate() {
             if !rules.raw_of.is_empty()
@@ -418,6 +436,11 @@ impl Builder {
         } else {
             field.name()
         };
+        let aliases = match self.canonical {
+            true if wire_name != field.name() => vec![field.name().into()],
+            true => Vec::new(),
+            false => rules.aliases.iter().map(|a| a.as_str().into()).collect(),
+        };
         let quoted = serde_json::Value::from(wire_name);
         let behavior = self.behavior(field);
         let many_values = cardinality == Cardinality::Repeated;
@@ -459,7 +482,7 @@ impl Builder {
             name: field.name().into(),
             number: field.number(),
             wire_name: wire_name.into(),
-            aliases: rules.aliases.iter().map(|a| a.as_str().into()).collect(),
+            aliases,
             kind,
             cardinality,
             form,
@@ -591,7 +614,7 @@ impl Builder {
             let option = "(drawbridge.v1.file).enum_names";
             self.report(&file, file.name(), option, problem);
         }
-        let is_full = of_file.enum_names() == rules::EnumNames::Full;
+        let is_full = self.canonical || of_file.enum_names() == rules::EnumNames::Full;
         let mut values = Vec::new();
         // Names that are read, too, where no value has them as its text or alias.
         let mut further: Vec<(String, u16)> = Vec::new();
@@ -606,7 +629,7 @@ impl Builder {
                 name => name,
             };
             further.push((value.name().to_owned(), index as u16));
-            if rules.name.is_empty() {
+            if rules.name.is_empty() && !self.canonical {
                 further.push((short.to_owned(), index as u16));
             }
             values.push(EnumValue {

@@ -32,7 +32,7 @@ impl Reader<'_, '_> {
                         None => self.overflow(field.kind, at).unwrap_or(0),
                     };
                     write_bits(self.out, field.kind, bits);
-                } else if self.is_null() && self.is_object(field) {
+                } else if self.is_null() && self.is_object(field) && !self.schema.canonical {
                     // No item: an empty one would be invented.
                     self.null()?;
                     self.found.has_null_item |= depth == 0;
@@ -68,6 +68,9 @@ impl Reader<'_, '_> {
     pub(super) fn list_element(&mut self, field: &Field, depth: u32) -> DecodeResult {
         let start = self.out.len();
         let set = if self.is_null() && !self.is_any_json(field) {
+            if self.schema.canonical {
+                return self.expected("an element");
+            }
             self.null()?;
             false
         } else {

@@ -33,6 +33,9 @@ impl Reader<'_, '_> {
             let start = self.out.len();
             let mut is_overflow = false;
             if self.is_null() && !self.is_any_json(value) {
+                if self.schema.canonical {
+                    return self.expected("a value");
+                }
                 self.null()?;
             } else {
                 let at = self.pos;

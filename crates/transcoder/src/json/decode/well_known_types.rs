@@ -3,6 +3,7 @@
 use super::super::token::{self, Number};
 use super::super::wire::{self, MAX_DEPTH};
 use super::super::{any_is_plain, any_type, time};
+use super::canonical::is_complete_time;
 use super::numbers::write_bits;
 use super::{DecodeResult, Reader};
 use crate::schema::{Field, Form, Kind, MaskNames, Shape};
@@ -95,6 +96,7 @@ impl Reader<'_, '_> {
                 self.out.extend_from_slice(&[0x08, 0]);
                 Ok(())
             }
+            b'N' | b'I' if self.schema.canonical => self.expected("a JSON value"),
             b'-' | b'0'..=b'9' | b'N' | b'I' => {
                 let at = self.pos;
                 let number = self.any_number()?;
@@ -102,6 +104,7 @@ impl Reader<'_, '_> {
                 let (value, exact) = match token::double(number) {
                     Ok(read) if !is_special => read,
                     // A Value has no such number: its text says what it is.
+                    _ if self.schema.canonical => return self.inexact_number(at),
                     _ => {
                         self.is_inexact(at);
                         self.room(number.len())?;
@@ -110,6 +113,9 @@ impl Reader<'_, '_> {
                     }
                 };
                 if !exact {
+                    if self.schema.canonical {
+                        return self.inexact_number(at);
+                    }
                     self.is_inexact(at);
                 }
                 self.out.push(0x11);
@@ -130,13 +136,14 @@ impl Reader<'_, '_> {
             b'"' => {
                 let content = self.string()?;
                 let text = content.trim_ascii();
-                if text.is_empty() {
+                if text.is_empty() && !self.schema.canonical {
                     return Ok(false);
                 }
                 // A number with more digits than a year.
                 let epoch = form == Form::EpochMillis && token::number(text, 0) == Ok(text.len());
                 match epoch {
                     true => millis(text),
+                    false if self.schema.canonical && !is_complete_time(&content) => None,
                     false => str::from_utf8(text).ok().and_then(time::read_timestamp),
                 }
             }
@@ -156,7 +163,7 @@ impl Reader<'_, '_> {
         let mut duration = None;
         if self.peek() == b'"' {
             let content = self.string()?;
-            if content.trim_ascii().is_empty() {
+            if content.trim_ascii().is_empty() && !self.schema.canonical {
                 return Ok(false);
             }
             duration = str::from_utf8(&content).ok().and_then(time::read_duration);
@@ -236,6 +243,7 @@ impl Reader<'_, '_> {
         let content = wire::open(self.out);
         if any_is_plain(self.schema.message(id)) {
             self.pos = start;
+            self.any_at = Some(start);
             self.message(id, Form::Plain, depth + 1)?;
         } else if let Some(value) = value {
             self.pos = value;

@@ -1,0 +1,186 @@
+//! Connections over HTTP/1.1: keep-alive, pipelining, limits, timeouts and drain.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::recorder::{Answer, Recorder};
+use crate::support::{Gateway, settings, upstream};
+
+const CHECK: &str = "POST /grpc.health.v1.Health/Check HTTP/1.1\r\nhost: x\r\n\
+                     content-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+const SERVING: &str = r#"{"status":"SERVING"}"#;
+
+/// Reads from a connection until the text is there.
+async fn read_until(tcp: &mut TcpStream, seen: &mut String, text: &str) {
+    while !seen.contains(text) {
+        let mut buffer = [0; 4_096];
+        let length = tcp.read(&mut buffer).await.unwrap();
+        assert!(length > 0, "closed after {seen}");
+        seen.push_str(&String::from_utf8_lossy(&buffer[..length]));
+    }
+}
+
+#[tokio::test]
+async fn connection_serves_one_request_after_another() {
+    let gateway = Gateway::with(vec![]).await;
+    let mut tcp = TcpStream::connect(gateway.running.grpc).await.unwrap();
+    for _ in 0..3 {
+        tcp.write_all(CHECK.as_bytes()).await.unwrap();
+        let mut seen = String::new();
+        read_until(&mut tcp, &mut seen, SERVING).await;
+        assert!(seen.starts_with("HTTP/1.1 200 OK\r\n"), "{seen}");
+    }
+    // In chunks, and with requests in advance, which are served in their order.
+    let chunked = "POST /drawbridge.v1.GatewayService/ListUpstreams HTTP/1.1\r\nhost: x\r\n\
+                   content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n\
+                   1\r\n{\r\n1;x=y\r\n}\r\n0\r\n\r\n";
+    let unknown = CHECK.replace("Check", "Chek");
+    let all = [chunked, CHECK, &unknown, CHECK].concat();
+    tcp.write_all(all.as_bytes()).await.unwrap();
+    let mut seen = String::new();
+    while seen.matches(SERVING).count() < 2 {
+        let before = seen.len();
+        let missing = if before == 0 { "HTTP/1.1" } else { SERVING };
+        let mut more = String::new();
+        read_until(&mut tcp, &mut more, missing).await;
+        seen.push_str(&more);
+    }
+    let statuses: Vec<&str> = seen
+        .match_indices("HTTP/1.1 ")
+        .map(|(at, _)| &seen[at + 9..at + 12])
+        .collect();
+    assert_eq!(statuses, ["200", "200", "501", "200"], "{seen}");
+    gateway.running.stop().await.unwrap();
+}
+
+/// Paused time advances to the next timer while no data arrives.
+#[tokio::test(start_paused = true)]
+async fn incomplete_head_and_idle_connection_time_out() {
+    let mut config = settings(vec![]);
+    config.server.preface_timeout = Duration::from_secs(10);
+    config.server.connection_idle_timeout = Duration::from_secs(300);
+    let running = crate::support::start(config).await.unwrap();
+    let closed_after = async |before: &[&str]| {
+        let mut tcp = TcpStream::connect(running.grpc).await.unwrap();
+        for text in before {
+            tcp.write_all(text.as_bytes()).await.unwrap();
+            if text.ends_with("{}") {
+                let mut seen = String::new();
+                read_until(&mut tcp, &mut seen, SERVING).await;
+            }
+        }
+        let start = tokio::time::Instant::now();
+        let mut rest = Vec::new();
+        let _ = tcp.read_to_end(&mut rest).await;
+        start.elapsed().as_secs()
+    };
+    let head = "POST /grpc.health.v1.Health/Check HTTP/1.1\r\nhost: x\r\nx-a: ";
+    for (before, at_least, at_most) in [
+        // Nothing, and a part of the first head: less and more than a preface of HTTP/2 has.
+        (&[][..], 9, 11),
+        (&["POST /"], 9, 11),
+        (&[head], 9, 11),
+        // A part of the second head.
+        (&[CHECK, "P"], 9, 11),
+        (&[CHECK, head], 9, 11),
+        // Nothing after a request.
+        (&[CHECK], 298, 303),
+    ] {
+        let seconds = closed_after(before).await;
+        assert!(
+            (at_least..=at_most).contains(&seconds),
+            "{before:?}: {seconds} s"
+        );
+    }
+}
+
+#[tokio::test]
+async fn long_heads_are_rejected() {
+    let gateway = Gateway::with(vec![]).await;
+    let limit = drawbridge::config::ServerOptions::default().max_metadata_bytes as usize;
+    for (length, status) in [
+        (limit - 1_000, "200 OK"),
+        // A status of Connect, then one of HTTP.
+        (limit + 1_000, "429 Too Many Requests"),
+        (4 * limit, "431 Request Header Fields Too Large"),
+    ] {
+        let mut tcp = TcpStream::connect(gateway.running.grpc).await.unwrap();
+        let long = format!(
+            "host: x\r\nconnection: close\r\nx-a: {}\r\n",
+            "a".repeat(length)
+        );
+        let request = CHECK.replace("host: x\r\n", &long);
+        // The rest may not be read.
+        let _ = tcp.write_all(request.as_bytes()).await;
+        let mut seen = Vec::new();
+        let _ = tcp.read_to_end(&mut seen).await;
+        let seen = String::from_utf8_lossy(&seen);
+        assert!(
+            seen.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+            "{length}: {seen}"
+        );
+    }
+}
+
+/// A call over HTTP/1.1 is not cut off by a drain, and its connection ends with it.
+#[tokio::test]
+async fn drain_waits_for_calls_over_http_1() {
+    let (arrived, arrives) = std::sync::mpsc::channel();
+    let (go, wait) = std::sync::mpsc::channel();
+    let wait = std::sync::Mutex::new(wait);
+    let recorder = Recorder::start(move |_| {
+        arrived.send(()).unwrap();
+        // The recorder has a thread of its own.
+        wait.lock().unwrap().recv().unwrap();
+        Answer::json(200, &json!({"stack": {"id": "s1", "stack_name": "shop"}}))
+    });
+    let recorder = on_its_own_thread(recorder);
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    let idle = {
+        let mut tcp = TcpStream::connect(gateway.running.grpc).await.unwrap();
+        tcp.write_all(CHECK.as_bytes()).await.unwrap();
+        read_until(&mut tcp, &mut String::new(), SERVING).await;
+        tcp
+    };
+    let mut busy = TcpStream::connect(gateway.running.grpc).await.unwrap();
+    let body = r#"{"stack_name":"shop","stack_id":"s1"}"#;
+    let request = format!(
+        "POST /openstack.orchestration.v1.StackService/GetStack HTTP/1.1\r\nhost: x\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    busy.write_all(request.as_bytes()).await.unwrap();
+    tokio::task::spawn_blocking(move || arrives.recv().unwrap())
+        .await
+        .unwrap();
+    let stop = tokio::spawn(gateway.running.stop());
+    // An idle connection is closed at once.
+    let mut idle = idle;
+    assert_eq!(idle.read(&mut [0; 16]).await.unwrap(), 0);
+    go.send(()).unwrap();
+    let mut seen = String::new();
+    busy.read_to_string(&mut seen).await.unwrap();
+    assert!(seen.starts_with("HTTP/1.1 200 OK\r\n"), "{seen}");
+    assert!(seen.contains("\"stackName\":\"shop\""), "{seen}");
+    stop.await.unwrap().unwrap();
+}
+
+/// Starts a recorder in a runtime of its own, where it may block.
+fn on_its_own_thread(
+    start: impl Future<Output = Recorder> + Send + 'static,
+) -> std::sync::Arc<Recorder> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_all().build().unwrap();
+        runtime.block_on(async {
+            let recorder = std::sync::Arc::new(start.await);
+            sender.send(recorder.clone()).unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    receiver.recv().unwrap()
+}
