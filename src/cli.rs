@@ -10,6 +10,7 @@ mod banner;
 mod call;
 pub mod check;
 mod client;
+mod complete;
 mod config_examples;
 mod describe;
 mod idle_memory;
@@ -30,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{Config, Environment, Problem};
 use crate::contract::Contract;
@@ -38,6 +39,9 @@ use crate::telemetry::{self, with_json_lines};
 
 /// How long the process waits for the reader of its standard error before it exits.
 const MAX_FLUSH_TIME: Duration = Duration::from_secs(1);
+
+/// The manual page, which a test generates.
+const MANUAL: &str = include_str!("../docs/drawbridge.1");
 
 /// A gRPC gateway to the REST APIs that deploy and automate infrastructure.
 #[derive(Debug, Parser)]
@@ -53,11 +57,14 @@ struct Args {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Command {
-    /// Serve the configured upstreams (default). SIGTERM and SIGINT drain. Exit code: 0 after a
-    /// drain, 143 or 130 if a second SIGTERM or SIGINT ends it.
+    /// Serve the configured upstreams (default).
+    ///
+    /// SIGTERM and SIGINT drain. Exit code: 0 after a drain, 143 or 130 if a second SIGTERM or
+    /// SIGINT ends it.
     Serve,
-    /// Serve embedded upstreams of all three families, to try the gateway. Nothing real is
-    /// called. The configuration file is optional and must not have upstreams.
+    /// Serve embedded upstreams of all three families, to try the gateway.
+    ///
+    /// Nothing real is called. The configuration file is optional and must not have upstreams.
     #[cfg(feature = "sandbox")]
     Sandbox {
         /// Accept listeners that other machines can reach. Any client may call the sandbox.
@@ -74,30 +81,37 @@ enum Command {
         #[arg(long)]
         tls: bool,
     },
-    /// Check the configuration, the annotations and the certificate of the listener, log in to
-    /// each upstream and make one read, and exit. Exit code: 0 if all is well, 1 if something
-    /// failed, 2 for invalid arguments.
+    /// Check the configuration, log in to each upstream and make one read, and exit.
+    ///
+    /// Checks the annotations and the certificate of the listener, too. Exit code: 0 if all is
+    /// well, 1 if something failed, 2 for invalid arguments.
     Check(check::Options),
     /// Print configuration files to begin with, or the schema of the configuration file.
     #[command(subcommand)]
     Config(config_examples::ConfigCommand),
-    /// Print a table of all rpcs with their REST calls and dialects, those of the
-    /// configuration file's descriptors included.
+    /// Print a table of all rpcs with their REST calls and dialects.
+    ///
+    /// Those of the configuration file's descriptors are included.
     Coverage,
-    /// Write what clients are made from to a directory: the protos, a descriptor set with the
-    /// configuration file's descriptors included, and gRPC service configs.
+    /// Write what clients are made from to a directory: protos, descriptor set, service configs.
+    ///
+    /// The configuration file's descriptors are included.
     Protos(protos::Options),
-    /// Watch a resource through a running gateway until its state is final. Exit code: 0
-    /// succeeded, 1 failed, 2 unknown, 124 after --timeout, 130 interrupted.
+    /// Watch resources, or any watch rpc, through a running gateway until their states are final.
     Watch(Box<watch::Options>),
-    /// Call an rpc of a running gateway with JSON. Exit code: 0 OK, 1 the gateway responded an
-    /// error, 2 not called or no response, 124 after --timeout, 130 interrupted.
+    /// Call an rpc of a running gateway with JSON.
     Call(Box<call::Options>),
     /// List the services of a running gateway, or the rpcs of one.
     Ls(Box<ls::Options>),
-    /// Describe a service, an rpc, a message or an enum of a running gateway, with the comments
-    /// of its proto.
+    /// Describe a service, an rpc or a type of a running gateway, with its comments.
     Describe(Box<describe::Options>),
+    /// Print the completions of a shell, with the services and rpcs of the gateway.
+    Completions(complete::ScriptOptions),
+    /// Print the manual page.
+    Man,
+    /// Print what can follow the words of a command line.
+    #[command(name = complete::COMMAND, hide = true)]
+    Complete(complete::Options),
 }
 
 /// Why a command failed.
@@ -119,6 +133,11 @@ impl From<Vec<Problem>> for Failure {
     fn from(problems: Vec<Problem>) -> Self {
         Self::Problems(problems)
     }
+}
+
+/// Returns the commands with their arguments.
+pub fn command() -> clap::Command {
+    Args::command()
 }
 
 /// Parses the arguments, runs the command and returns its exit code. `collect` returns the free
@@ -261,6 +280,9 @@ async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure>
         }
         Command::Call(options) => return Ok(ExitCode::from(call::run(&options).await)),
         Command::Ls(options) => return Ok(ExitCode::from(ls::run(&options).await)),
+        Command::Completions(options) => print(complete::script(options.shell))?,
+        Command::Man => print(MANUAL)?,
+        Command::Complete(options) => print(&complete::run(&options).await)?,
         Command::Describe(options) => return Ok(ExitCode::from(describe::run(&options).await)),
     }
     Ok(ExitCode::SUCCESS)

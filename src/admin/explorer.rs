@@ -158,7 +158,6 @@ impl Explorer {
                     true => Cow::Borrowed(BUILT_IN),
                     false => Cow::Owned(set.clone()),
                 })
-                .chain([Cow::Borrowed(tonic_types::pb::FILE_DESCRIPTOR_SET)])
                 .collect(),
             methods: methods.into_iter().chain(own).collect(),
             connection,
@@ -250,6 +249,11 @@ impl Explorer {
         if let Some(why) = self.connection.problem {
             return problem(StatusCode::FORBIDDEN, why);
         }
+        // Held while the request is read, which takes memory.
+        let Ok(permit) = self.calls.clone().try_acquire_owned() else {
+            let text = format!("visitors of this page have {MAX_CALLS} calls open: stop one");
+            return problem(StatusCode::TOO_MANY_REQUESTS, &text);
+        };
         // Base64 makes a file a third longer.
         let max_bytes = self.max_request_bytes.saturating_mul(2);
         let body = body::to_bytes(request.into_body(), max_bytes);
@@ -269,10 +273,6 @@ impl Explorer {
         let known = self.methods.contains_key(&request.method);
         let Some(method) = pools.method(&request.method).filter(|_| known) else {
             return unknown_method();
-        };
-        let Ok(permit) = self.calls.clone().try_acquire_owned() else {
-            let text = format!("visitors of this page have {MAX_CALLS} calls open: stop one");
-            return problem(StatusCode::TOO_MANY_REQUESTS, &text);
         };
         match request.prepare(&method) {
             Ok(prepared) => prepared.run(self.connection.clone(), pools, permit),

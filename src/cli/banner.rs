@@ -42,6 +42,7 @@ pub(super) fn banner(
     is_sandbox: bool,
     grpc: SocketAddr,
     admin: Option<SocketAddr>,
+    has_page: bool,
     flags: &GrpcurlFlags,
 ) -> String {
     let mut text = String::new();
@@ -50,9 +51,11 @@ pub(super) fn banner(
     }
     let _ = writeln!(text, "drawbridge serves gRPC on {grpc}");
     if let Some(admin) = admin {
+        let admin = reachable(admin);
+        let page = if has_page { " (a page), /" } else { "" };
         let _ = writeln!(
             text,
-            "admin listener: http://{admin}/metrics /livez /readyz"
+            "admin listener: http://{admin}/{page}metrics /livez /readyz"
         );
     }
     text += match is_sandbox {
@@ -120,8 +123,14 @@ mod tests {
                     config.client_tokens = vec!["secret".into()];
                 }
                 let grpc = SocketAddr::from(([0, 0, 0, 0], 50_051));
-                let text = banner(sandbox, grpc, admin, &GrpcurlFlags::new(&config));
+                let text = banner(sandbox, grpc, admin, sandbox, &GrpcurlFlags::new(&config));
                 assert!(text.contains(want), "{text}");
+                assert_eq!(
+                    text.contains(":50052/ (a page), /metrics"),
+                    sandbox,
+                    "{text}"
+                );
+                assert_eq!(text.contains(":50052/metrics"), !sandbox, "{text}");
                 assert_eq!(text.contains("-plaintext"), !is_tls, "{text}");
                 assert_eq!(text.contains("-insecure"), is_tls && sandbox, "{text}");
                 assert!(!text.contains("secret"), "{text}");

@@ -5,13 +5,13 @@
 mod file;
 mod resource_name;
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
 use prost::Message as _;
 use prost_reflect::MethodDescriptor;
-use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -22,13 +22,15 @@ use super::client::failure::Failure;
 use super::client::gateway::Gateway;
 use super::client::options::ConnectionOptions;
 use super::client::reflection::Api;
-use super::client::text::sanitize;
+use super::client::text::{escape_json, sanitize};
 use super::client::{duration, exit_code, names, proto_json, request, variable};
 use crate::server::WireCodec;
 use file::{Download, Messages, Upload};
 
 /// How long the gateway may take to respond after `--timeout` that the deadline has passed.
 const DEADLINE_GRACE: Duration = Duration::from_secs(2);
+/// The deadline has passed, and the gateway has not said so.
+const EXPIRED: &str = "DEADLINE_EXCEEDED: no response within --timeout";
 /// Response metadata with the paths of rounded numbers.
 const INEXACT: &str = "drawbridge-inexact";
 
@@ -40,7 +42,7 @@ Examples:
   drawbridge call StackService/GetStack '{\"stack_name\": \"shop\"}'
   echo '{\"stack_name\": \"shop\"}' | drawbridge call GetStack -d @-
   drawbridge call ListStacks -o name
-  drawbridge call ExportServiceTemplate '{\"id\": 1001}' -o template.zip
+  drawbridge call ExportServiceTemplate '{\"id\": 3001}' -o template.zip
   drawbridge call ImportServiceTemplate --data-file template.zip
 
 Exit codes: 0 OK, 1 the gateway responded an error, 2 not called or no response, 124 --timeout, \
@@ -93,7 +95,7 @@ pub async fn run(options: &Options) -> u8 {
             }
         },
         () = expired => {
-            super::print_error("no response within --timeout");
+            super::print_error(EXPIRED);
             exit_code::TIMED_OUT
         }
         _ = tokio::signal::ctrl_c() => exit_code::INTERRUPTED,
@@ -113,8 +115,7 @@ async fn call(options: &Options, deadline: Option<Instant>) -> Result<u8, Failur
     let api = Api::load(&gateway, Some(&options.method)).await?;
     let method = names::method(&api, &options.method)?;
     let (format, download) = output(options, &method)?;
-    let documents = documents(options).await?;
-    let requests = messages(&method, &documents)?;
+    let requests = request::all(&method.input(), &options.requests, &options.data).await?;
     let upload = match &options.data_file {
         Some(path) => Some(
             Upload::open(&method, path)
@@ -185,47 +186,6 @@ fn output(
             names::short_name(method)
         ))),
     }
-}
-
-/// Reads all documents, by default one empty object.
-async fn documents(options: &Options) -> Result<Vec<Value>, Failure> {
-    let arguments: Vec<String> = options
-        .requests
-        .iter()
-        .chain(&options.data)
-        .cloned()
-        .collect();
-    if arguments.is_empty() {
-        return Ok(vec![json!({})]);
-    }
-    // Standard input can block.
-    let read = tokio::task::spawn_blocking(move || {
-        let documents: Result<Vec<_>, String> = arguments
-            .iter()
-            .map(|text| request::documents(text))
-            .collect();
-        documents.map(|documents| documents.concat())
-    });
-    match read.await {
-        Ok(documents) => documents.map_err(Failure::unknown),
-        Err(panic) => Err(Failure::unknown(panic.to_string())),
-    }
-}
-
-/// Makes a message of each document.
-fn messages(
-    method: &MethodDescriptor,
-    documents: &[Value],
-) -> Result<Vec<prost_reflect::DynamicMessage>, Failure> {
-    let input = method.input();
-    let read = documents
-        .iter()
-        .map(|document| request::message(&input, document));
-    let messages: Result<_, Vec<String>> = read.collect();
-    messages.map_err(|lines| Failure {
-        code: exit_code::UNKNOWN,
-        lines,
-    })
 }
 
 /// How each call of the command is made.
@@ -310,8 +270,8 @@ impl Call<'_> {
                 .iter()
                 .map(|name| sanitize(name) + "\n")
                 .collect(),
-            Format::Json if is_stream => format!("{value}\n"),
-            Format::Json => format!("{value:#}\n"),
+            Format::Json if is_stream => escape_json(&value.to_string()) + "\n",
+            Format::Json => escape_json(&format!("{value:#}")) + "\n",
         })
     }
 
@@ -332,17 +292,23 @@ impl Call<'_> {
     }
 
     async fn failure(&self, status: &Status) -> Failure {
-        let is_expired = self.has_timeout
-            && (status.code() == Code::DeadlineExceeded
-                || self
-                    .deadline
-                    .is_some_and(|deadline| Instant::now() >= deadline));
+        // tonic's own timer can be faster than the gateway's response.
+        let mut cause = status.source();
+        let mut is_local = false;
+        while let Some(error) = cause {
+            is_local |= error.is::<tonic::TimeoutExpired>();
+            cause = error.source();
+        }
+        let is_expired = is_local || status.code() == Code::DeadlineExceeded;
         Failure {
-            code: match is_expired {
+            code: match is_expired && self.has_timeout {
                 true => exit_code::TIMED_OUT,
                 false => exit_code::of_status(status),
             },
-            lines: self.gateway.describe(status).await,
+            lines: match is_local {
+                true => vec![EXPIRED.to_owned()],
+                false => self.gateway.describe(status).await,
+            },
         }
     }
 

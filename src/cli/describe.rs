@@ -339,7 +339,10 @@ fn example(method: &MethodDescriptor) -> String {
         .map(|field| (field.name().to_owned(), placeholder(field)))
         .collect();
     let name = names::short_name(method);
-    let verb = "call";
+    let verb = match MethodKind::of(method) {
+        MethodKind::Watch => "watch",
+        _ => "call",
+    };
     let file = match MethodKind::of(method) {
         MethodKind::Upload => " --data-file FILE",
         MethodKind::Download => " -o FILE",

@@ -62,27 +62,17 @@ pub fn upstreams(sandbox: &Sandbox) -> Vec<Settings> {
     .collect()
 }
 
-/// Returns calls to paste, for a sandbox behind the gateway at this address: with grpcurl,
-/// with the Python client, and with `drawbridge watch`.
+/// Returns calls to paste, for a sandbox behind the gateway at this address: with `drawbridge`,
+/// and with grpcurl.
 pub fn examples(gateway: &str, tls: bool) -> String {
     // The certificate of a sandbox is usually self-signed.
-    let (security, python_tls, url) = match tls {
+    let (security, flags) = match tls {
         true => (
             "-insecure",
-            " --tls --ca ca.pem",
-            format!("https://{gateway} --ca ca.pem"),
+            format!(" --gateway https://{gateway} --ca ca.pem"),
         ),
-        false => ("-plaintext", "", format!("http://{gateway}")),
-    };
-    let is_default = gateway == DEFAULT_ADDRESS;
-    let python_address = match is_default {
-        true => String::new(),
-        false => format!(" -a {gateway}"),
-    };
-    let python = format!("clients/python/drawbridge{python_address}{python_tls}");
-    let watch_gateway = match is_default && !tls {
-        true => String::new(),
-        false => format!(" --gateway {url}"),
+        false if gateway == DEFAULT_ADDRESS => ("-plaintext", String::new()),
+        false => ("-plaintext", format!(" --gateway {gateway}")),
     };
     let deployment = "openstack.orchestration.v1.SoftwareDeploymentService";
     let stack = "openstack.orchestration.v1.StackService";
@@ -108,7 +98,26 @@ pub fn examples(gateway: &str, tls: bool) -> String {
     );
     let machines = r#"{"id": 2008, "name": "night shift", "steps": true}"#;
     format!(
-        "With grpcurl, while `drawbridge sandbox` runs:
+        "Paste into another terminal while `drawbridge sandbox` runs:
+
+  drawbridge call SoftwareDeploymentService/ListSoftwareDeployments '{server}'{flags}
+  drawbridge call SoftwareDeploymentService/CreateSoftwareDeployment '{create}'{flags}
+  drawbridge watch SoftwareDeploymentService/WatchSoftwareDeployments '{server}'{flags}
+  drawbridge call StackService/CreateStack '{shop}'{flags}
+  drawbridge watch StackService/WatchStack '{{\"stack_name\": \"shop\"}}'{flags}
+  job=$(drawbridge call AddonService/ExecuteAddonAction '{addon}'{flags} | grep -o 'JOB[^\"]*'); echo $job
+  drawbridge watch JobService/WatchJob '{{\"job_id\": \"'$job'\"}}'{flags}
+  drawbridge watch AddonService/ExecuteAddonActionAndWatch '{addon}'{flags}
+  drawbridge call AutomationService/ReleaseService '{{\"id\": 2004}}'{flags}
+  drawbridge watch TaskService/SubmitServiceAndWatch '{machines}'{flags}
+
+Watch a stack with its events, list what there is, and describe it:
+
+  drawbridge watch stack shop{flags}
+  drawbridge ls StackService{flags}
+  drawbridge describe StackService/GetStack{flags}
+
+The same with grpcurl:
 
   grpcurl {security} -d '{server}' {gateway} {deployment}/ListSoftwareDeployments
   grpcurl {security} -d '{create}' {gateway} {deployment}/CreateSoftwareDeployment
@@ -120,23 +129,6 @@ pub fn examples(gateway: &str, tls: bool) -> String {
   grpcurl {security} -d '{addon}' {gateway} {stage}.AddonService/ExecuteAddonActionAndWatch
   grpcurl {security} -d '{{\"id\": 2004}}' {gateway} {automation}.AutomationService/ReleaseService
   grpcurl {security} -d '{machines}' {gateway} {automation}.TaskService/SubmitServiceAndWatch
-
-The same with the Python client, which installs itself on first use:
-
-  {python} call SoftwareDeploymentService/ListSoftwareDeployments '{server}'
-  {python} call SoftwareDeploymentService/CreateSoftwareDeployment '{create}'
-  {python} watch SoftwareDeploymentService/WatchSoftwareDeployments '{server}'
-  {python} call StackService/CreateStack '{shop}'
-  {python} watch StackService/WatchStack '{{\"stack_name\": \"shop\"}}'
-  job=$({python} call AddonService/ExecuteAddonAction '{addon}' | grep -o 'JOB[^\"]*'); echo $job
-  {python} watch JobService/WatchJob '{{\"job_id\": \"'$job'\"}}'
-  {python} watch AddonService/ExecuteAddonActionAndWatch '{addon}'
-  {python} call AutomationService/ReleaseService '{{\"id\": 2004}}'
-  {python} watch TaskService/SubmitServiceAndWatch '{machines}'
-
-Watch a stack on the terminal until its state is final:
-
-  drawbridge watch stack shop{watch_gateway}
 "
     )
 }

@@ -34,6 +34,7 @@ pub(super) async fn run_until_stopped(
     raise_descriptor_limit();
     let is_sandbox = config.sandbox;
     let is_json = config.log.json;
+    let has_page = config.serves_page();
     let flags = GrpcurlFlags::new(&config);
     let upstreams = names(&config);
     let gateway = Gateway::build(config, telemetry.traces())?;
@@ -48,7 +49,8 @@ pub(super) async fn run_until_stopped(
             "listening"
         );
     } else {
-        print_banner(banner(is_sandbox, gateway.grpc, gateway.admin, &flags));
+        let (grpc, admin) = (gateway.grpc, gateway.admin);
+        print_banner(banner(is_sandbox, grpc, admin, has_page, &flags));
     }
     let reload = gateway.reload.clone();
     let stop = tokio::select! {

@@ -16,12 +16,16 @@ const CONFIGS: &str = "openstack.orchestration.v1.SoftwareConfigService";
 
 /// Sends a call as the page does.
 async fn call(admin: SocketAddr, call: &Value) -> Page {
+    send_call(admin, &call.to_string()).await
+}
+
+async fn send_call(admin: SocketAddr, call: &str) -> Page {
     let headers = [
         ("content-type", "application/json"),
         ("x-drawbridge-page", "1"),
         ("sec-fetch-site", "same-origin"),
     ];
-    send(admin, ("POST", "/api/call"), &headers, &call.to_string()).await
+    send(admin, ("POST", "/api/call"), &headers, call).await
 }
 
 /// Returns the lines of a call.
@@ -322,9 +326,32 @@ async fn invalid_call_is_not_made() {
     assert!(recorder.take().is_empty());
 }
 
+/// The lines of a response that goes on.
+type OpenLines = tokio::io::Lines<tokio::io::BufReader<tokio::net::TcpStream>>;
+
+/// Opens a stream, and reads up to its first message.
+async fn open_stream(admin: SocketAddr, request: &str) -> OpenLines {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    let mut stream = tokio::net::TcpStream::connect(admin).await.unwrap();
+    let head = format!(
+        "POST /api/call HTTP/1.1\r\nhost: {admin}\r\ncontent-type: application/json\r\n\
+         x-drawbridge-page: 1\r\ncontent-length: {}\r\n\r\n{request}",
+        request.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut lines = BufReader::new(stream).lines();
+    while !lines
+        .next_line()
+        .await
+        .unwrap()
+        .unwrap()
+        .contains("INITIAL")
+    {}
+    lines
+}
+
 #[tokio::test]
 async fn stream_arrives_line_by_line_and_ends_with_its_reader() {
-    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     let recorder = Recorder::fixed(Answer::json(
         200,
         &json!({"software_deployment": {"id": "d1", "status": "IN_PROGRESS"}}),
@@ -337,25 +364,16 @@ async fn stream_arrives_line_by_line_and_ends_with_its_reader() {
         "messages": [{"deploymentId": "d1"}],
     })
     .to_string();
-    let mut stream = tokio::net::TcpStream::connect(admin).await.unwrap();
-    let head = format!(
-        "POST /api/call HTTP/1.1\r\nhost: {admin}\r\ncontent-type: application/json\r\n\
-         x-drawbridge-page: 1\r\ncontent-length: {}\r\n\r\n{request}",
-        request.len()
-    );
-    stream.write_all(head.as_bytes()).await.unwrap();
-    let mut lines = BufReader::new(stream).lines();
-    // The first message arrives while the stream is open.
-    while !lines
-        .next_line()
-        .await
-        .unwrap()
-        .unwrap()
-        .contains("INITIAL")
-    {}
+    let lines = open_stream(admin, &request).await;
     let open = async || get(admin, "/api/status").await.json()["watches"]["streams"].clone();
     assert_eq!(open().await, 1);
-    drop(lines);
+    let mut others = Vec::new();
+    for _ in 1..16 {
+        others.push(open_stream(admin, &request).await);
+    }
+    let one_more = send_call(admin, &request).await;
+    assert_eq!(one_more.status, 429, "{}", one_more.body);
+    drop((lines, others));
     while open().await != 0 {
         tokio::task::yield_now().await;
     }

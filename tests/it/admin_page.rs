@@ -1,4 +1,4 @@
-//! The page of the admin listener: its files and headers, whom it serves, its JSON.
+//! The page of the admin listener: its files and headers, the requests that it serves, its JSON.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -111,12 +111,12 @@ pub async fn output(mut command: Command) -> Output {
     output.await.unwrap()
 }
 
-async fn run(gateway: &Gateway, args: &[&str]) -> Output {
+pub async fn run(gateway: &Gateway, args: &[&str]) -> Output {
     output(command(gateway, args)).await
 }
 
 /// Returns the output of a command that succeeds.
-async fn ok(gateway: &Gateway, args: &[&str]) -> String {
+pub async fn ok(gateway: &Gateway, args: &[&str]) -> String {
     let out = run(gateway, args).await;
     assert_eq!(out.status.code(), Some(0), "{args:?} {out:?}");
     assert_eq!(text(&out.stderr), "", "{args:?}");
@@ -124,14 +124,14 @@ async fn ok(gateway: &Gateway, args: &[&str]) -> String {
 }
 
 /// Returns standard error of a command that fails with this code and has no output.
-async fn fails(gateway: &Gateway, args: &[&str], code: i32) -> String {
+pub async fn fails(gateway: &Gateway, args: &[&str], code: i32) -> String {
     let out = run(gateway, args).await;
     assert_eq!(out.status.code(), Some(code), "{args:?} {out:?}");
     assert_eq!(text(&out.stdout), "", "{args:?}");
     text(&out.stderr).to_owned()
 }
 
-async fn sandbox() -> (Sandbox, Gateway) {
+pub async fn sandbox() -> (Sandbox, Gateway) {
     let settings = Settings {
         step: Duration::from_millis(20),
         ..Settings::default()
@@ -143,7 +143,7 @@ async fn sandbox() -> (Sandbox, Gateway) {
     (sandbox, gateway)
 }
 
-fn stack(name: &str) -> String {
+pub fn stack(name: &str) -> String {
     let template = json!({"heat_template_version": "2018-08-31"});
     json!({"stack_name": name, "template_json": template}).to_string()
 }
@@ -554,4 +554,52 @@ async fn deadline_and_interrupt_end_a_call() {
         child.wait().unwrap().code()
     });
     assert_eq!(code.await.unwrap(), Some(130));
+}
+
+/// Runs the script of bash as it is called for a line.
+#[tokio::test]
+async fn completions_have_the_rpcs_of_the_gateway() {
+    let (_recorder, gateway) = own_api().await;
+    let complete = |line: &str, address: String| {
+        let binary = std::path::Path::new(env!("CARGO_BIN_EXE_drawbridge"));
+        let script = format!(
+            "source <(drawbridge completions bash)\nCOMP_LINE='{line}'\n\
+             COMP_POINT=${{#COMP_LINE}}\n_drawbridge\nprintf '%s\\n' \"${{COMPREPLY[@]}}\""
+        );
+        let mut bash = Command::new("bash");
+        bash.args(["-uc", &script])
+            .env_clear()
+            .env(
+                "PATH",
+                format!("{}:/usr/bin:/bin", binary.parent().unwrap().display()),
+            )
+            .env("DRAWBRIDGE_GATEWAY", address);
+        output(bash)
+    };
+    let address = gateway.running.grpc.to_string();
+    for (line, want) in [
+        ("drawbridge call RolloutS", "RolloutService/GetRollout\n"),
+        ("drawbridge call GetRoll", "GetRollout\n"),
+        ("drawbridge watch Watch", "WatchRollout\n"),
+        ("drawbridge ls Roll", "RolloutService\n"),
+        (
+            "drawbridge describe acme.v1.RolloutService",
+            "acme.v1.RolloutService\n",
+        ),
+        ("drawbridge desc", "describe\n"),
+        ("drawbridge ls -o ", "json\nname\n"),
+    ] {
+        // It waits only for a second, which a busy machine can exceed.
+        let out = loop {
+            let out = complete(line, address.clone()).await;
+            if !text(&out.stdout).trim().is_empty() {
+                break out;
+            }
+        };
+        assert_eq!(text(&out.stderr), "", "{line}");
+        assert!(text(&out.stdout).starts_with(want), "{line}: {out:?}");
+    }
+    // Nobody to ask: no names, and no message.
+    let out = complete("drawbridge call Get", nowhere().to_string()).await;
+    assert_eq!((text(&out.stdout), text(&out.stderr)), ("\n", ""));
 }

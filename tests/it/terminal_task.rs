@@ -186,6 +186,41 @@ async fn waiting_task_prints_its_prompt() {
     );
 }
 
+/// Runs the lines of docs/operations.md in a shell.
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_the_docs_work_as_pasted() {
+    let place = Place::new().await;
+    let page = include_str!("../../docs/operations.md");
+    let (_, rest) = page.split_once("<!-- jp1ao -->\n```sh\n").unwrap();
+    let lines = rest.split_once("```\n<!-- /jp1ao -->").unwrap().0;
+    let binary = std::path::Path::new(env!("CARGO_BIN_EXE_drawbridge"));
+    let mut command = Command::new("bash");
+    // As a script that stops at the first line that fails.
+    command
+        .args(["-euo", "pipefail", "-c", lines])
+        .env_clear()
+        .env(
+            "PATH",
+            format!("{}:/usr/bin:/bin", binary.parent().unwrap().display()),
+        )
+        .env("DRAWBRIDGE_GATEWAY", place.gateway.running.grpc.to_string());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let output = output.await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        // The steps of the task. Whether the question is seen depends on when it is polled.
+        "+ Create the disk completed",
+        // The log, including the lines after the response.
+        "The response was Continue.",
+        // The final state, and the history.
+        "+ task 10001 succeeded completed",
+        "\"taskId\": \"10001\"",
+    ] {
+        assert!(text.contains(line), "{line} is missing in:\n{text}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn outcome_sets_the_exit_code() {
     let place = Place::new().await;

@@ -61,6 +61,16 @@ impl Terminal {
     fn start_sized(
         gateway: &Gateway,
         args: &[&str],
+        size: (u16, u16),
+        env: &[(&str, &str)],
+    ) -> Self {
+        Self::start_command(gateway, &[&["watch"], args].concat(), size, env)
+    }
+
+    /// Starts any command of a client.
+    fn start_command(
+        gateway: &Gateway,
+        args: &[&str],
         (columns, rows): (u16, u16),
         env: &[(&str, &str)],
     ) -> Self {
@@ -74,7 +84,6 @@ impl Terminal {
             options.read(true).write(true).open(path(&name)).unwrap()
         };
         let child = Command::new(env!("CARGO_BIN_EXE_drawbridge"))
-            .arg("watch")
             .args(args)
             .args(["--gateway", &format!("http://{}", gateway.running.grpc)])
             .env_clear()
@@ -340,7 +349,8 @@ async fn bar_has_the_columns_that_are_left() {
             20 => assert_eq!(bar, 0, "{row}"),
             40 => {
                 assert!((4..24).contains(&bar), "{row}");
-                assert_eq!(row.chars().count(), 39, "{row}");
+                // One column is free, and two for `^C`.
+                assert_eq!(row.chars().count(), 37, "{row}");
             }
             _ => assert_eq!(bar, 24, "{row}"),
         }
@@ -408,6 +418,44 @@ async fn ctrl_c_and_errors_leave_no_status_line() {
         "{rows:#?}"
     );
     assert!(!rows.concat().contains("waiting"), "{rows:#?}");
+}
+
+/// A terminal gets a file only if it is text.
+#[tokio::test]
+async fn binary_file_is_not_written_to_a_terminal() {
+    let (_sandbox, gateway) = crate::command_call::sandbox().await;
+    let export = ["call", "ExportServiceTemplate", r#"{"id": 3001}"#];
+    let view = Terminal::start_command(&gateway, &export, (80, 50), &[]);
+    let (code, rows, raw) = view.end().await;
+    assert_eq!(code, Some(2), "{rows:#?}");
+    let want = "drawbridge: the response is a binary file, and the output a terminal: ";
+    assert!(raw.starts_with(want), "{raw}");
+
+    let (_recorder, gateway) = crate::command_call::own_api().await;
+    let report = ["call", "GetReport", r#"{"rollout_id": "r1"}"#];
+    let view = Terminal::start_command(&gateway, &report, (80, 50), &[]);
+    let (code, rows, _) = view.end().await;
+    assert_eq!(code, Some(0), "{rows:#?}");
+    assert_eq!(
+        rows.join(" ").split_whitespace().collect::<Vec<_>>(),
+        ["all", "is", "well"]
+    );
+}
+
+/// The terminal writes `^C` behind the status line.
+#[tokio::test]
+async fn echo_of_ctrl_c_leaves_no_status_line() {
+    let job = Job::start("pull").await;
+    for columns in [200, 80, 60, 40, 20] {
+        let mut view = Terminal::start(&job.gateway, &["job", "J"], columns, &[]);
+        view.until(|rows| !status_rows(rows).is_empty()).await;
+        view.slave.write_all(b"^C").unwrap();
+        view.signal(rustix::process::Signal::INT);
+        let (code, rows, _) = view.end().await;
+        assert_eq!(code, Some(130), "{rows:#?}");
+        assert!(status_rows(&rows).is_empty(), "{columns}: {rows:#?}");
+        assert!(!rows.concat().contains(['█', '░']), "{columns}: {rows:#?}");
+    }
 }
 
 #[tokio::test]
@@ -517,6 +565,8 @@ async fn tls_problems_are_one_line_and_not_retried() {
         }
     });
     let other_arg = other_file.to_str().unwrap();
+    let no_pem = file("no.pem", "not PEM");
+    let no_pem = no_pem.to_str().unwrap();
     let no_tls_hint = no_tls.replace("https", "try --gateway http");
     let plaintext_hint = format!("try --gateway https://localhost:{port}");
     for (url, args, want) in [
@@ -527,6 +577,22 @@ async fn tls_problems_are_one_line_and_not_retried() {
             "is not signed by the CA of --ca",
         ),
         (&by_address, &["--ca", ca_arg], "certificate is not valid"),
+        (
+            &url,
+            &["--ca", "/no/such.pem"],
+            "drawbridge: --ca /no/such.pem: No such file",
+        ),
+        (&url, &["--ca", no_pem], "no.pem: has no certificate in PEM"),
+        (
+            &url,
+            &["--cert", ca_arg, "--key", no_pem],
+            "no.pem: has no private key in PEM",
+        ),
+        (
+            &url,
+            &["--cert", ca_arg],
+            "needs its private key, with --key FILE",
+        ),
         (&plaintext, &[], &*plaintext_hint),
         (&no_tls, &["--ca", ca_arg], &*no_tls_hint),
         (&http1, &[], "gRPC needs HTTP/2"),

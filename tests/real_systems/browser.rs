@@ -46,7 +46,7 @@ fn find(names: &[&str]) -> Option<PathBuf> {
 }
 
 /// Returns Chromium, which Debian's package manager installs if it may.
-fn chromium() -> PathBuf {
+pub fn chromium() -> PathBuf {
     if let Some(found) = find(&CHROMIUM) {
         return found;
     }

@@ -1,6 +1,6 @@
 //! The second test stage, with software of others: OpenStack's Heat and Keystone, Huawei's
 //! SDK, Python clients generated from the protos, curl, openstacksdk, and the official clients
-//! of Connect and gRPC-Web in Node and Chromium.
+//! of Connect and gRPC-Web in Node and Chromium, which the page is tested in, too.
 //!
 //! `cargo test --test real_systems` runs it; plain `cargo test` does not build it.
 //! It needs Python 3.11 or newer, curl, Node.js 20 with npm, Chromium and both package indexes; it
@@ -25,6 +25,7 @@ mod browser;
 mod configuration;
 mod heat;
 mod jp1ao_python;
+mod page;
 mod protos;
 mod python;
 mod servicestage_sdk;

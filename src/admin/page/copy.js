@@ -33,11 +33,11 @@ export function address(connection, pageHost) {
   return `${connection.host || pageHost}:${connection.port}`;
 }
 
-/** Returns the length of a text in UTF-8, as the four octal bytes of an envelope. */
+/** Returns the envelope of a text: a zero, and its length in UTF-8, as printf's `%b` reads bytes. */
 function envelope(text) {
   const length = new TextEncoder().encode(text).length;
   const bytes = [0, length >>> 24, length >>> 16, length >>> 8, length].map((byte) => byte & 255);
-  return bytes.map((byte) => `\\${byte.toString(8).padStart(3, "0")}`).join("");
+  return bytes.map((byte) => `\\0${byte.toString(8).padStart(3, "0")}`).join("");
 }
 
 /**
@@ -49,7 +49,7 @@ export function commands(call) {
   const compact = call.messages.map((message) => JSON.stringify(message));
   const request = compact.join("\n");
   const scheme = call.hasTls ? "https" : "http";
-  return { curl: curl(call, compact, scheme), grpcurl: grpcurl(call, request), drawbridge: drawbridge(call, request, scheme), python: python(call) };
+  return { curl: curl(call, compact, scheme), grpcurl: grpcurl(call, request), drawbridge: drawbridge(call, compact, scheme), python: python(call) };
 }
 
 function grpcurl(call, request) {
@@ -62,7 +62,7 @@ function grpcurl(call, request) {
   ]);
 }
 
-function drawbridge(call, request, scheme) {
+function drawbridge(call, compact, scheme) {
   const named = call.metadata.filter(([name]) => !(name in VARIABLES));
   const others = named.filter(([name]) => name !== "drawbridge-upstream");
   const upstream = named.find(([name]) => name === "drawbridge-upstream");
@@ -72,7 +72,7 @@ function drawbridge(call, request, scheme) {
     upstream ? ["--upstream", quote(upstream[1])] : [],
     ...others.map(([name, value]) => ["--metadata", header(name, value, "=")]),
     call.timeout === null ? [] : ["--timeout", `${Math.ceil(call.timeout)}s`],
-    [quote(call.method), quote(request)],
+    [quote(call.method), ...compact.map(quote)],
   ]);
 }
 
@@ -112,6 +112,23 @@ export function literal(value, indent = "") {
   return JSON.stringify(value);
 }
 
+/** Reflection needs the metadata, too. */
+const interceptor = (metadata) => `METADATA = [${metadata.join(", ")}]
+
+
+class Metadata(
+    grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor, grpc.StreamStreamClientInterceptor,
+):
+    def intercept_unary_unary(self, call, details, request):
+        return call(details._replace(metadata=METADATA), request)
+
+    intercept_unary_stream = intercept_stream_unary = intercept_stream_stream = intercept_unary_unary
+
+
+channel = grpc.intercept_channel(channel, Metadata())
+`;
+
 function python(call) {
   const [service, method] = call.method.split("/");
   const metadata = call.metadata.map(([name, value]) => {
@@ -124,7 +141,6 @@ function python(call) {
   const kind = `${clientStreams ? "stream" : "unary"}_${serverStreams ? "stream" : "unary"}`;
   const options = [
     clientStreams ? "iter(requests)" : "requests[0]",
-    ...(metadata.length > 0 ? [`metadata=[${metadata.join(", ")}]`] : []),
     ...(call.timeout === null ? [] : [`timeout=${call.timeout}`]),
   ].join(", ");
   return `# pip install grpcio grpcio-reflection
@@ -136,7 +152,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 ${call.hasTls
     ? `with open("ca.pem", "rb") as ca:\n    credentials = grpc.ssl_channel_credentials(ca.read())\nchannel = grpc.secure_channel(${JSON.stringify(call.address)}, credentials)`
     : `channel = grpc.insecure_channel(${JSON.stringify(call.address)})`}
-pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+${metadata.length > 0 ? interceptor(metadata) : ""}pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
 method = pool.FindServiceByName(${JSON.stringify(service)}).FindMethodByName(${JSON.stringify(method)})
 Request = message_factory.GetMessageClass(method.input_type)
 Response = message_factory.GetMessageClass(method.output_type)

@@ -44,7 +44,8 @@ function applyTheme(theme) {
 /** Announces upstreams that have gone down or returned. */
 function announceStates(upstreams) {
   const next = new Map(upstreams.map((one) => [one.name, one.state]));
-  const changed = [...next].filter(([name, state]) => states.size > 0 && states.get(name) !== state);
+  const isNews = (before, now) => before !== undefined && before !== now && [before, now].includes("unhealthy");
+  const changed = [...next].filter(([name, state]) => isNews(states.get(name), state));
   if (changed.length > 0) announce(changed.map(([name, state]) => `${name} is ${state}`).join(", "));
   states = next;
 }

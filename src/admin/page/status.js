@@ -102,7 +102,7 @@ function setBadge(node, label, kind) {
 /** Upstreams, those with problems first. */
 function upstreamsPanel(history) {
   const list = table("Upstreams", [
-    ["Upstream", "w3"], ["State", "w3"], ["Latency p50 / p95", "w2"], ["Permits", "w1"], ["Credential", "w2"], ["Calls", "num w2"],
+    ["Upstream", "w3"], ["State", "w4"], ["Latency p50 / p95", "w5"], ["Permits", "w1"], ["Credential", "w2"], ["Calls", "num w2"],
   ], "No upstream is configured.");
   const filter = h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter upstreams", hidden: true, oninput: () => draw() });
   const count = h("span", { class: "muted" });
@@ -199,7 +199,7 @@ function codesPanel(history) {
 
 /** Open watches. */
 function watchesPanel() {
-  const list = table("Open watches", [["Watch", "w3"], ["Resource", "w3"], ["State", "w2"], ["Streams", "num w1"], ["Reads", "num w1"], ["Open for", "w1"]], "No watch is open.");
+  const list = table("Open watches", [["Watch", "w3"], ["Resource", "w3"], ["State", "w5"], ["Streams", "num w1"], ["Reads", "num w1"], ["Open for", "w1"]], "No watch is open.");
   const count = h("span", { class: "muted" });
   const element = h("section", { "aria-labelledby": "watches" },
     h("div", { class: "head" }, h("h2", { id: "watches" }, "Open watches"), count), list.element);
@@ -242,7 +242,7 @@ function watchesPanel() {
 
 /** The last failed calls. */
 function failuresPanel() {
-  const list = table("Last failed calls", [["Time", "w1"], ["Code", "w2"], ["Operation", "w3"], ["Upstream", "w2"], ["Request id", "w2"], ["Took", "num w1"]], "No call has failed.");
+  const list = table("Last failed calls", [["Time", "w1"], ["Code", "w5"], ["Operation", "w3"], ["Upstream", "w2"], ["Request id", "w4"], ["Took", "num w1"]], "No call has failed.");
   const note = h("span", { class: "muted" });
   const element = h("section", { "aria-labelledby": "failures" },
     h("div", { class: "head" }, h("h2", { id: "failures" }, "Last failed calls"), note), list.element);

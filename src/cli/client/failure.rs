@@ -128,7 +128,9 @@ mod tests {
     #[test]
     fn details_are_lines() {
         let mut details = ErrorDetails::new();
-        details.set_error_info("HTTP_409", "heat", [("sent".to_owned(), "true".to_owned())]);
+        let metadata = [("http_status", "409"), ("hint", "busy"), ("sent", "true")];
+        let metadata = metadata.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        details.set_error_info("HTTP_409", "heat", metadata);
         details.add_bad_request_violation("stack_name", "must not be\nempty");
         details.set_request_info("req-1", "own-1");
         details.set_retry_info(Some(Duration::from_millis(1_500)));

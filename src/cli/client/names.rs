@@ -12,7 +12,7 @@ const MAX_SUGGESTIONS: usize = 3;
 /// How many names of an ambiguous one are printed.
 const MAX_AMBIGUOUS: usize = 8;
 
-/// What a name stands for.
+/// The result of a lookup by name.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::cli) enum Found<'n> {
     /// Exactly one.

@@ -5,6 +5,8 @@ use std::io::Read as _;
 use prost_reflect::{DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value};
 
+use super::exit_code;
+use super::failure::Failure;
 use super::names::{did_you_mean, similar};
 use super::text::sanitize;
 
@@ -13,7 +15,7 @@ const MAX_LISTED: usize = 40;
 
 /// Reads the JSON documents of an argument: JSON, `@FILE`, or `@-` for standard input. Each can
 /// have several documents.
-pub(in crate::cli) fn documents(argument: &str) -> Result<Vec<Value>, String> {
+fn documents(argument: &str) -> Result<Vec<Value>, String> {
     let (origin, text) = match argument.strip_prefix('@') {
         None => ("the request".to_owned(), argument.to_owned()),
         Some("-") => {
@@ -36,9 +38,38 @@ pub(in crate::cli) fn documents(argument: &str) -> Result<Vec<Value>, String> {
     }
 }
 
+/// Reads the requests in arguments, by default one without fields.
+pub(in crate::cli) async fn all(
+    descriptor: &MessageDescriptor,
+    arguments: &[String],
+    data: &[String],
+) -> Result<Vec<DynamicMessage>, Failure> {
+    let arguments: Vec<String> = arguments.iter().chain(data).cloned().collect();
+    let documents = match arguments.is_empty() {
+        true => vec![Value::Object(Map::new())],
+        false => {
+            // Standard input can block.
+            let read = tokio::task::spawn_blocking(move || {
+                let read = arguments.iter().map(|argument| documents(argument));
+                read.collect::<Result<Vec<_>, String>>()
+            });
+            let read = read.await.map_err(|e| Failure::unknown(e.to_string()))?;
+            read.map_err(Failure::unknown)?.concat()
+        }
+    };
+    let messages = documents
+        .iter()
+        .map(|document| message(descriptor, document));
+    let messages: Result<_, Vec<String>> = messages.collect();
+    messages.map_err(|lines| Failure {
+        code: exit_code::UNKNOWN,
+        lines,
+    })
+}
+
 /// Makes a message of JSON in the mapping of protobuf, with the names of fields as in the proto
 /// or in lowerCamelCase.
-pub(in crate::cli) fn message(
+fn message(
     descriptor: &MessageDescriptor,
     document: &Value,
 ) -> Result<DynamicMessage, Vec<String>> {
@@ -96,7 +127,7 @@ fn join(path: &str, name: &str) -> String {
     }
 }
 
-/// Collects the members that are no fields, each with the fields that there are.
+/// Collects the members without a field, each with the fields that there are.
 fn find_unknown(
     descriptor: &MessageDescriptor,
     document: &Value,
@@ -147,7 +178,7 @@ fn for_each_message(
     }
 }
 
-/// Describes a member that is no field: similar fields first, then all.
+/// Describes a member without a field: similar fields first, then all.
 fn unknown_field(descriptor: &MessageDescriptor, name: &str, path: &str) -> String {
     let fields: Vec<String> = descriptor.fields().map(|f| f.name().to_owned()).collect();
     let known: Vec<&str> = fields.iter().map(String::as_str).collect();

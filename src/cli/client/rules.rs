@@ -1,7 +1,8 @@
 //! Annotations of an rpc, as far as a client needs them.
 
 use prost_reflect::{
-    DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor, ReflectMessage as _,
+    DynamicMessage, EnumValueDescriptor, FieldDescriptor, Kind, MessageDescriptor,
+    MethodDescriptor, ReflectMessage as _,
 };
 
 /// The message of a file that an API sends or receives unchanged.
@@ -99,6 +100,15 @@ pub(in crate::cli) fn route(method: &MethodDescriptor) -> Option<String> {
             (!path.is_empty()).then(|| format!("{} {path}", verb.to_uppercase()))
         })
         .map(|route| super::text::sanitize(&route))
+}
+
+/// Returns the text of an enum value in the REST API, where an annotation names it.
+pub(in crate::cli) fn enum_text(value: &EnumValueDescriptor) -> Option<String> {
+    let pool = value.parent_pool();
+    let extension = pool.get_extension_by_name("drawbridge.v1.enum_value")?;
+    let options = value.options();
+    let rules = options.get_extension(&extension);
+    text(rules.as_message()?, "name")
 }
 
 /// Returns the behaviors of a field, such as `REQUIRED`.

@@ -19,11 +19,28 @@ pub(in crate::cli) fn sanitize_lines(text: &str) -> String {
 }
 
 fn visible(c: char) -> char {
-    match c {
-        c if c.is_control() => '\u{fffd}',
-        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
-        c => c,
+    match is_interpreted(c) {
+        true => '\u{fffd}',
+        false => c,
     }
+}
+
+/// Returns whether a terminal interprets a character instead of showing it.
+fn is_interpreted(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Escapes what a terminal would interpret in a JSON document. Its value stays the same.
+pub(in crate::cli) fn escape_json(document: &str) -> String {
+    let mut text = String::with_capacity(document.len());
+    for c in document.chars() {
+        // Line breaks are between the parts of a document; all others are in its texts.
+        match c != '\n' && is_interpreted(c) {
+            true => text += &format!("\\u{:04x}", u32::from(c)),
+            false => text.push(c),
+        }
+    }
+    text
 }
 
 /// Quotes an argument for a shell, if it has to be.
@@ -47,6 +64,18 @@ pub(in crate::cli) fn first_sentence(comment: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_has_nothing_that_a_terminal_interprets() {
+        let value = serde_json::json!({"a": "\u{1b}[2J \u{9b}2J \u{202e}x \u{7f}\n é"});
+        for document in [value.to_string(), format!("{value:#}")] {
+            let escaped = escape_json(&document);
+            let has_controls = escaped.chars().any(|c| c != '\n' && is_interpreted(c));
+            assert!(!has_controls, "{escaped}");
+            let read: serde_json::Value = serde_json::from_str(&escaped).unwrap();
+            assert_eq!(read, value);
+        }
+    }
 
     #[test]
     fn sentences_end_at_a_period_and_a_space() {

@@ -10,11 +10,11 @@ use tokio::sync::mpsc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Status};
 
-use super::options::{Source, StreamRequest};
+use super::stream_request::{Message, StreamRequest};
+use crate::cli::client::failure;
 use crate::cli::client::gateway::{Gateway, last_cause};
-use crate::cli::client::{failure, proto_json};
 use crate::server::WireCodec;
-use drawbridge_transcoder::json::{self, wire};
+use drawbridge_transcoder::json::wire;
 
 /// Maximum number of attempts in a row without a message.
 const MAX_ATTEMPTS: u32 = 6;
@@ -32,22 +32,13 @@ pub(super) enum StreamEvent {
     End(Result<(), Vec<String>>),
 }
 
-/// A message in the two forms that are printed.
-#[derive(Debug)]
-pub(super) struct Message {
-    /// JSON as upstreams have it.
-    pub(super) json: Value,
-    /// The JSON mapping of protobuf, if it is printed.
-    pub(super) proto_json: Option<Value>,
-}
-
 /// Reads a stream until it ends, and sends what happens to `events`.
 pub(super) async fn follow(
     gateway: Arc<Gateway>,
     stream_request: StreamRequest,
-    events: mpsc::Sender<(Source, StreamEvent)>,
+    id: usize,
+    events: mpsc::Sender<(usize, StreamEvent)>,
 ) {
-    let source = stream_request.source;
     let mut request = stream_request.request.clone();
     let mut attempts = 0;
     loop {
@@ -56,7 +47,7 @@ pub(super) async fn follow(
             &gateway,
             &stream_request,
             &mut request,
-            &events,
+            (id, &events),
             &mut received,
         )
         .await;
@@ -73,11 +64,15 @@ pub(super) async fn follow(
         let end = match end {
             Ok(()) => Ok(()),
             Err(_) if problem.is_some() => Err(problem.into_iter().collect()),
-            Err(status) if is_retryable(&status) && attempts + 1 < MAX_ATTEMPTS => {
+            Err(status)
+                if stream_request.is_repeatable
+                    && is_retryable(&status)
+                    && attempts + 1 < MAX_ATTEMPTS =>
+            {
                 attempts += 1;
                 let retry = StreamEvent::Retry(failure::line(&status));
                 // Only the first attempt of a row is reported.
-                if attempts == 1 && events.send((source, retry)).await.is_err() {
+                if attempts == 1 && events.send((id, retry)).await.is_err() {
                     return;
                 }
                 tokio::time::sleep(INITIAL_BACKOFF * (1 << (attempts - 1))).await;
@@ -85,7 +80,7 @@ pub(super) async fn follow(
             }
             Err(status) => Err(gateway.details(&status)),
         };
-        let _ = events.send((source, StreamEvent::End(end))).await;
+        let _ = events.send((id, StreamEvent::End(end))).await;
         return;
     }
 }
@@ -95,17 +90,16 @@ async fn stream(
     gateway: &Gateway,
     stream_request: &StreamRequest,
     request: &mut Bytes,
-    events: &mpsc::Sender<(Source, StreamEvent)>,
+    (id, events): (usize, &mpsc::Sender<(usize, StreamEvent)>),
     received: &mut bool,
 ) -> Option<Result<(), Status>> {
-    let method = &stream_request.method;
     let mut grpc = gateway.grpc();
     if let Err(e) = grpc.ready().await {
         let mut status = Status::unavailable(last_cause(&e));
         status.set_source(Arc::new(e));
         return Some(Err(status));
     }
-    let Ok(path) = PathAndQuery::try_from(&*method.path) else {
+    let Ok(path) = PathAndQuery::try_from(&*stream_request.path) else {
         return Some(Err(Status::internal("the rpc has no path")));
     };
     let call = gateway.request(request.clone());
@@ -122,31 +116,16 @@ async fn stream(
         };
         *received = true;
         gateway.set_established();
-        let mut json = Vec::with_capacity(message.len() * 2);
-        let written = json::to_json(
-            &method.schema,
-            method.output,
-            &message,
-            &|_| false,
-            &mut json,
-        );
-        let value = written
-            .ok()
-            .and_then(|()| serde_json::from_slice(&json).ok());
-        let proto_json = match &stream_request.descriptor {
-            Some(descriptor) => proto_json::of(descriptor, &message).map(Some),
-            None => Some(None),
-        };
-        let (Some(json), Some(proto_json)) = (value, proto_json) else {
+        let Some(message) = stream_request.decoder.decode(&message) else {
             return Some(Err(Status::internal(
                 "a message does not match the contract",
             )));
         };
-        if let Some(next) = resumed_request(stream_request, &json) {
+        if let Some(next) = resumed_request(stream_request, &message.json) {
             *request = next;
         }
-        let message = StreamEvent::Message(Message { json, proto_json });
-        if events.send((stream_request.source, message)).await.is_err() {
+        let message = StreamEvent::Message(message);
+        if events.send((id, message)).await.is_err() {
             return None;
         }
     }

@@ -1,80 +1,116 @@
-//! Arguments of `drawbridge watch`, and the streams to open for them.
+//! Arguments of `drawbridge watch`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
-use drawbridge_transcoder::contract::{Contract, Method};
-use drawbridge_transcoder::json::wire;
-use drawbridge_transcoder::schema::Kind;
-use prost_reflect::MessageDescriptor;
-
+use crate::cli::client::duration;
 use crate::cli::client::options::ConnectionOptions;
-use crate::cli::client::{duration, proto_json};
 
 /// Arguments of `drawbridge watch`.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  drawbridge watch stack shop
+  drawbridge watch stack shop depot --timeout 10m -o name
+  drawbridge watch TaskService/SubmitServiceAndWatch '{\"id\": 2008, \"name\": \"night shift\"}'
+  drawbridge watch WatchStack '{\"stack_name\": \"shop\"}' -o json
+
+Exit codes: 0 succeeded, 1 failed, 2 without an outcome, 124 --timeout, 130 Ctrl-C.")]
 pub struct Options {
-    /// The resource to watch.
+    /// The resources to watch.
     #[command(subcommand)]
-    pub subject: Subject,
-    /// Project id. Default: that of the upstream.
+    pub subject: Option<Subject>,
+    /// A watch rpc instead of a resource; the package, and the service, may be left out where
+    /// that is unambiguous.
+    #[arg(value_name = "SERVICE/METHOD")]
+    pub method: Option<String>,
+    /// The request as JSON, or @FILE; @- is standard input. Each document is a watch. Default: {}.
+    #[arg(value_name = "JSON")]
+    pub requests: Vec<String>,
+    /// The same as JSON; may be repeated.
+    #[arg(long = "data", short, value_name = "JSON|@FILE")]
+    pub data: Vec<String>,
+    /// Project id, for stack and the like. Default: that of the upstream.
     #[arg(long, value_name = "ID", global = true)]
     pub project: Option<String>,
     /// End after this time if the state is not final by then, with exit code 124: 90 (seconds),
     /// 30s, 10m or 1h30m.
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, global = true)]
     pub timeout: Option<Duration>,
-    /// Print each message as one line of JSON, in the JSON mapping of protobuf.
+    /// Format of the output. Default: lines for people.
+    #[arg(
+        long,
+        short,
+        value_name = "json|name",
+        global = true,
+        conflicts_with = "json"
+    )]
+    pub output: Option<Format>,
+    /// The same as -o json.
     #[arg(long, global = true)]
     pub json: bool,
     #[command(flatten)]
     pub connection: ConnectionOptions,
 }
 
-/// The resource to watch.
+/// Format of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Each message as one line of JSON, in the JSON mapping of protobuf.
+    Json,
+    /// The name of each resource when it has succeeded, and nothing else.
+    Name,
+}
+
+/// The resources to watch.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Subject {
-    /// An OpenStack stack: its state, resources and events.
+    /// OpenStack stacks: their states, resources and events.
     Stack {
-        /// Name, UUID or ARN.
-        name: String,
+        /// Names, UUIDs or ARNs.
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
     },
-    /// An OpenStack software deployment.
+    /// OpenStack software deployments.
     Deployment {
-        /// UUID.
-        id: String,
+        /// UUIDs.
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
     },
-    /// A ServiceStage job and its tasks.
+    /// ServiceStage jobs and their tasks.
     Job {
-        /// Id.
-        id: String,
+        /// Ids.
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
     },
-    /// A JP1/AO task, its steps and its log.
+    /// JP1/AO tasks, their steps and their logs.
     Task {
-        /// Number.
-        id: u64,
+        /// Numbers.
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<u64>,
     },
 }
 
-/// One stream of a view, with the name of its rpc.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
-    /// The states of the resource. The view ends when this stream ends.
-    State(&'static str),
-    /// Events of the resource.
-    Events(&'static str),
-    /// Lines of a log.
-    Log(&'static str),
-}
+/// The kinds of resources, as they are written.
+const KINDS: [&str; 4] = ["stack", "deployment", "job", "task"];
 
-impl Source {
-    /// Returns the name of the rpc.
-    pub(super) fn name(self) -> &'static str {
+impl Subject {
+    pub(super) fn kind(&self) -> &'static str {
         match self {
-            Self::State(name) | Self::Events(name) | Self::Log(name) => name,
+            Self::Stack { .. } => "stack",
+            Self::Deployment { .. } => "deployment",
+            Self::Job { .. } => "job",
+            Self::Task { .. } => "task",
+        }
+    }
+
+    /// Returns the names or ids.
+    pub(super) fn names(&self) -> Vec<String> {
+        match self {
+            Self::Stack { names } => names.clone(),
+            Self::Deployment { ids } | Self::Job { ids } => ids.clone(),
+            Self::Task { ids } => ids.iter().map(u64::to_string).collect(),
         }
     }
 }
@@ -111,149 +147,41 @@ fn shell_json(text: &str) -> String {
     json + "\""
 }
 
-/// A stream to open.
-#[derive(Clone, Debug)]
-pub(super) struct StreamRequest {
-    pub(super) source: Source,
-    pub(super) method: Arc<Method>,
-    pub(super) request: Bytes,
-    /// For events and logs: the request field to resume at, and the message member that has
-    /// its value.
-    pub(super) resume: Option<(u32, Box<str>)>,
-    /// The response message, if it is printed in the JSON mapping of protobuf.
-    pub(super) descriptor: Option<MessageDescriptor>,
-}
-
-const HEAT: &str = "openstack.orchestration.v1";
-const SERVICESTAGE: &str = "huaweicloud.servicestage.v3";
 const JP1AO: &str = "hitachi.automation.v1";
 
 impl Options {
-    /// Returns the title of the view.
-    pub(super) fn title(&self) -> String {
-        match &self.subject {
-            Subject::Stack { name } => format!("stack {name}"),
-            Subject::Deployment { id } => format!("deployment {id}"),
-            Subject::Job { id } => format!("job {id}"),
-            Subject::Task { id } => format!("task {id}"),
+    pub(super) fn format(&self) -> Option<Format> {
+        match self.json {
+            true => Some(Format::Json),
+            false => self.output,
         }
     }
 
     /// Returns the command that responds to the question of a task, in the same environment.
-    pub(super) fn answer(&self) -> Option<Answer> {
-        let Subject::Task { id } = self.subject else {
+    pub(super) fn answer(&self, name: &str) -> Option<Answer> {
+        let Some(Subject::Task { .. }) = self.subject else {
             return None;
         };
         Some(Answer {
-            id,
+            id: name.parse().ok()?,
             flags: self.connection.as_flags(),
         })
     }
 
-    /// Returns the streams of the view, beginning with that of the state. Without that one
-    /// in the contract there are none; others may be missing.
-    pub(super) fn stream_requests(&self, contract: &Contract) -> Vec<StreamRequest> {
-        let stream_request =
-            |package: &str, service: &str, source: Source, fields: &[(&str, &str)]| {
-                let path = format!("/{package}.{service}/{}", source.name());
-                let method = contract.method(&path)?;
-                let resume = match source {
-                    Source::State(_) => None,
-                    Source::Events(_) => Some(("marker", "marker")),
-                    Source::Log(_) => Some(("offset", "next_offset")),
-                };
-                let input = method.schema.message(method.input);
-                let resume = match resume {
-                    Some((field, member)) => {
-                        let output = method.schema.message(method.output);
-                        let member = output.field(member)?.1.wire_name.clone();
-                        Some((input.field(field)?.1.number, member))
-                    }
-                    None => None,
-                };
-                let mut request = Vec::new();
-                let project = self
-                    .project
-                    .as_deref()
-                    .map(|project| ("project_id", project));
-                for (name, value) in fields.iter().copied().chain(project) {
-                    let Some((_, field)) = input.field(name) else {
-                        continue;
-                    };
-                    match (field.kind, value.parse()) {
-                        (Kind::String, _) => {
-                            wire::write_bytes(&mut request, field.number, value.as_bytes());
-                        }
-                        (_, Ok(number)) => wire::write_uint(&mut request, field.number, number),
-                        _ => {}
-                    }
-                }
-                let descriptor = match self.json {
-                    true => Some(proto_json::response(contract, &path)?),
-                    false => None,
-                };
-                Some(StreamRequest {
-                    source,
-                    method: method.clone(),
-                    request: request.into(),
-                    resume,
-                    descriptor,
-                })
-            };
-        let stream_requests = match &self.subject {
-            Subject::Stack { name } => [
-                stream_request(
-                    HEAT,
-                    "StackService",
-                    Source::State("WatchStack"),
-                    &[("stack_name", name)],
-                ),
-                stream_request(
-                    HEAT,
-                    "StackEventService",
-                    Source::Events("WatchStackEvents"),
-                    &[("stack_name", name), ("until_final", "1")],
-                ),
-            ],
-            Subject::Deployment { id } => [
-                stream_request(
-                    HEAT,
-                    "SoftwareDeploymentService",
-                    Source::State("WatchSoftwareDeployment"),
-                    &[("deployment_id", id)],
-                ),
-                None,
-            ],
-            Subject::Job { id } => [
-                stream_request(
-                    SERVICESTAGE,
-                    "JobService",
-                    Source::State("WatchJob"),
-                    &[("job_id", id)],
-                ),
-                None,
-            ],
-            Subject::Task { id } => {
-                let id = id.to_string();
-                [
-                    stream_request(
-                        JP1AO,
-                        "TaskService",
-                        Source::State("WatchTask"),
-                        &[("id", &id), ("steps", "1")],
-                    ),
-                    stream_request(
-                        JP1AO,
-                        "TaskService",
-                        Source::Log("WatchTaskLog"),
-                        &[("task_id", &id)],
-                    ),
-                ]
+    /// Checks that there is one subject, and returns what is wrong.
+    pub(super) fn problem(&self) -> Option<String> {
+        match (&self.subject, &self.method) {
+            (Some(_), Some(method)) => Some(format!("`{method}` before the kind of a resource")),
+            (None, None) => Some(format!(
+                "write what to watch: {} with its name, or SERVICE/METHOD",
+                KINDS.join(", ")
+            )),
+            (None, Some(word)) if !word.contains(['/', '.']) => {
+                // A misspelled kind, reported without a gateway.
+                let near = crate::spelling::nearest(word, KINDS.into_iter());
+                (!near.is_empty()).then(|| format!("no kind `{word}`{near}"))
             }
-        };
-        match stream_requests {
-            [None, _] => Vec::new(),
-            stream_requests => stream_requests.into_iter().flatten().collect(),
+            _ => None,
         }
     }
 }
@@ -289,7 +217,7 @@ mod tests {
                 " --upstream 'it'\\''s' --metadata \"x-my-key=$X_MY_KEY\"",
             ),
         ] {
-            let answer = options(args).answer().unwrap();
+            let answer = options(args).answer("7").unwrap();
             assert_eq!(answer.command("labelbutton1"), format!("{start}{end}"));
         }
     }
@@ -333,7 +261,7 @@ mod tests {
             ["--metadata", "1.a$b'=hidden"],
         ];
         let mut options = options(&args.concat());
-        let command = |options: &Options| options.answer().unwrap().command(label);
+        let command = |options: &Options| options.answer("7").unwrap().command(label);
         let arguments = shell_arguments(&command(&options), &env);
         let own = format!("x-my-key={secret}");
         assert_eq!(

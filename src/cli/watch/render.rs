@@ -1,12 +1,13 @@
 //! Writes lines to a terminal, with colours and a status line, or to a pipe.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use console::{Term, measure_text_width, truncate_str};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike};
 
+use super::options::Format;
 use super::view::{Line, Mark, Status};
 
 /// Maximum width of the progress bar, in columns.
@@ -17,6 +18,8 @@ const MIN_BAR_COLUMNS: usize = 4;
 const MIN_SUBJECT_COLUMNS: usize = 6;
 /// Narrower terminals show times without the date.
 const MIN_DATE_COLUMNS: usize = 60;
+/// Width of `^C`.
+const ECHO_COLUMNS: usize = 2;
 /// Maximum number of redraws per second.
 const MAX_REDRAWS_PER_SECOND: u8 = 10;
 
@@ -26,18 +29,23 @@ pub(super) struct Style {
     /// Whether there is a status line.
     has_status_line: bool,
     colour: bool,
-    json: bool,
+    format: Option<Format>,
 }
 
 impl Style {
     /// Determines the style from the terminal and the environment: `NO_COLOR`
     /// (<https://no-color.org>) and `TERM`.
-    pub(super) fn of(terminal: bool, json: bool, env: &dyn Fn(&str) -> Option<String>) -> Self {
-        let has_status_line = terminal && !json && env("TERM").as_deref() != Some("dumb");
+    pub(super) fn of(
+        terminal: bool,
+        format: Option<Format>,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Self {
+        let has_status_line =
+            terminal && format.is_none() && env("TERM").as_deref() != Some("dumb");
         Self {
             has_status_line,
             colour: has_status_line && env("NO_COLOR").is_none(),
-            json,
+            format,
         }
     }
 }
@@ -58,8 +66,9 @@ impl<W: Write> Renderer<W> {
         }
     }
 
-    pub(super) fn is_json(&self) -> bool {
-        self.style.json
+    /// Returns the format for programs; none for lines.
+    pub(super) fn format(&self) -> Option<Format> {
+        self.style.format
     }
 
     pub(super) fn has_status_line(&self) -> bool {
@@ -128,16 +137,66 @@ impl StatusLine {
         // Called for each draw, with the size that the terminal has then.
         let write = move |_: &ProgressState, out: &mut dyn std::fmt::Write| {
             let elapsed = duration(started.elapsed());
-            let text = status_line(&lock(&drawn), &elapsed, columns(), style.colour);
+            let columns = columns().saturating_sub(ECHO_COLUMNS);
+            let text = status_line(&lock(&drawn), &elapsed, columns, style.colour);
             // The formatter writes to memory.
             let _ = out.write_str(&text);
         };
         let template = ProgressStyle::default_bar().template("{status}");
         let template = template.unwrap_or_else(|_| ProgressStyle::default_bar());
-        let target = ProgressDrawTarget::stdout_with_hz(MAX_REDRAWS_PER_SECOND);
+        let screen = Box::new(Screen(Term::buffered_stdout()));
+        let target = ProgressDrawTarget::term_like_with_hz(screen, MAX_REDRAWS_PER_SECOND);
         let bar = ProgressBar::with_draw_target(None, target);
         bar.set_style(template.with_key("status", write));
         Self { bar, status }
+    }
+}
+
+/// Standard output without the columns for `^C`: indicatif fills the row, and the terminal would
+/// write it in the next one, where it keeps the status line from being erased.
+#[derive(Debug)]
+struct Screen(Term);
+
+impl TermLike for Screen {
+    fn width(&self) -> u16 {
+        let columns = self.0.size().1;
+        columns.saturating_sub(ECHO_COLUMNS as u16).max(1)
+    }
+
+    fn height(&self) -> u16 {
+        self.0.size().0
+    }
+
+    fn move_cursor_up(&self, rows: usize) -> io::Result<()> {
+        self.0.move_cursor_up(rows)
+    }
+
+    fn move_cursor_down(&self, rows: usize) -> io::Result<()> {
+        self.0.move_cursor_down(rows)
+    }
+
+    fn move_cursor_right(&self, columns: usize) -> io::Result<()> {
+        self.0.move_cursor_right(columns)
+    }
+
+    fn move_cursor_left(&self, columns: usize) -> io::Result<()> {
+        self.0.move_cursor_left(columns)
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        self.0.write_line(text)
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.0.write_str(text)
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.0.clear_line()
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -284,12 +343,12 @@ mod tests {
     const PIPE: Style = Style {
         has_status_line: false,
         colour: false,
-        json: false,
+        format: None,
     };
     const LIVE: Style = Style {
         has_status_line: true,
         colour: true,
-        json: false,
+        format: None,
     };
 
     #[test]
@@ -428,18 +487,18 @@ mod tests {
 
     #[test]
     fn style_follows_terminal_and_environment() {
-        let of = |terminal, json, set: &'static [(&str, &str)]| {
+        let of = |terminal, format, set: &'static [(&str, &str)]| {
             let env = move |name: &str| {
                 let found = set.iter().find(|(known, _)| *known == name);
                 found.map(|(_, value)| (*value).to_owned())
             };
-            let style = Style::of(terminal, json, &env);
+            let style = Style::of(terminal, format, &env);
             (style.has_status_line, style.colour)
         };
-        assert_eq!(of(true, false, &[]), (true, true));
-        assert_eq!(of(true, false, &[("NO_COLOR", "1")]), (true, false));
-        assert_eq!(of(true, false, &[("TERM", "dumb")]), (false, false));
-        assert_eq!(of(false, false, &[]), (false, false));
-        assert_eq!(of(true, true, &[]), (false, false));
+        assert_eq!(of(true, None, &[]), (true, true));
+        assert_eq!(of(true, None, &[("NO_COLOR", "1")]), (true, false));
+        assert_eq!(of(true, None, &[("TERM", "dumb")]), (false, false));
+        assert_eq!(of(false, None, &[]), (false, false));
+        assert_eq!(of(true, Some(Format::Json), &[]), (false, false));
     }
 }
