@@ -138,6 +138,8 @@ async fn stub() {
             many100.clone()
         } else if query == "server_id=many1000" {
             many1000.clone()
+        } else if path.ends_with("/build_info") {
+            Bytes::from_static(br#"{"api": {"revision": "1"}, "engine": {"revision": "1"}}"#)
         } else {
             one.clone()
         };
