@@ -288,6 +288,11 @@ async fn invalid_call_is_not_made() {
             400,
             "base64",
         ),
+        (
+            json!({"method": method, "messages": [{}], "timeout_ms": u64::MAX}),
+            400,
+            "deadline",
+        ),
     ] {
         let page = call(admin, &request).await;
         let error = page.json()["error"].as_str().unwrap_or_default().to_owned();

@@ -36,6 +36,9 @@ const MAX_MESSAGE_BYTES: usize = 16 << 20;
 /// The time in which a connection to the listener of the same process must be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The longest deadline of a call. gRPC has at most eight digits of a unit.
+const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// A call as the visitor has typed it.
 #[derive(Deserialize)]
 pub(super) struct CallRequest {
@@ -72,11 +75,15 @@ impl CallRequest {
                 _ => format!("message {}: {error}", number + 1),
             })
         });
+        let timeout = self.timeout_ms.map(Duration::from_millis);
+        if timeout.is_some_and(|timeout| timeout > MAX_TIMEOUT) {
+            return Err("the deadline is more than a year ahead".to_owned());
+        }
         Ok(PreparedCall {
             method: method.clone(),
             messages: messages.collect::<Result<_, _>>()?,
             metadata: metadata(&self.metadata)?,
-            timeout: self.timeout_ms.map(Duration::from_millis),
+            timeout,
         })
     }
 }

@@ -223,6 +223,24 @@ pub fn unescape(text: &[u8], mut at: usize, out: &mut Vec<u8>) -> Result<usize, 
     }
 }
 
+/// Returns where the content of a string, which [`unescape`] accepts, has an unpaired surrogate.
+pub fn unpaired_surrogate(content: &[u8]) -> Option<usize> {
+    let code = |at: usize| match content.get(at..at + 2) {
+        Some(b"\\u") => hex(content, at + 2).ok(),
+        _ => None,
+    };
+    let mut at = 0;
+    loop {
+        at += content.get(at..)?.iter().position(|&byte| byte == b'\\')?;
+        at += match (code(at), code(at + 6)) {
+            (Some(0xd800..0xdc00), Some(0xdc00..0xe000)) => 12,
+            (Some(0xd800..0xe000), _) => return Some(at),
+            (Some(_), _) => 6,
+            (None, _) => 2,
+        };
+    }
+}
+
 fn hex(text: &[u8], at: usize) -> Result<u32, Fault> {
     let digits = text.get(at..at + 4).unwrap_or_default();
     let mut code = 0;

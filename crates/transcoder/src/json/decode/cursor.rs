@@ -149,7 +149,20 @@ impl<'t> Reader<'t, '_> {
         }
         let mut content = Vec::new();
         self.pos = token::unescape(text, start, &mut content).or_else(|e| self.bad(e))?;
+        self.check_surrogates(start)?;
         Ok(Cow::Owned(content))
+    }
+
+    /// Checks the string between `start` and here: in canonical JSON an unpaired surrogate must
+    /// not become another character.
+    fn check_surrogates(&mut self, start: usize) -> DecodeResult {
+        let content = &self.text[start..self.pos - 1];
+        match token::unpaired_surrogate(content) {
+            Some(at) if self.schema.canonical => {
+                self.bad((start + at, "an unpaired surrogate in a string"))
+            }
+            _ => Ok(()),
+        }
     }
 
     #[cold]
@@ -175,6 +188,7 @@ impl<'t> Reader<'t, '_> {
         self.room(self.text.len() - start)?;
         let begin = wire::open(self.out);
         self.pos = token::unescape(self.text, start, self.out).or_else(|e| self.bad(e))?;
+        self.check_surrogates(start)?;
         wire::close(self.out, begin);
         Ok(())
     }

@@ -197,6 +197,13 @@ fn what_would_be_lost_or_guessed_is_an_error() {
         ),
         (r#"{"duration": ""}"#, "duration", "expected a duration"),
         (r#"{"aString": "a", "a_string": "b"}"#, "a_string", "twice"),
+        (r#"{"aString": "a\ud800b"}"#, "aString", "surrogate"),
+        (
+            r#"{"aString": "\ud83d\ude00\ude00"}"#,
+            "aString",
+            "surrogate",
+        ),
+        (r#"{"aString": "\\\udc00"}"#, "aString", "surrogate"),
         (
             r#"{"oneString": "a", "oneInt32": 5}"#,
             "oneInt32",
