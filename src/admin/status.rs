@@ -39,12 +39,16 @@ pub struct Status {
 
 /// The gateway itself.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct GatewayStatus {
+    /// The version of the gateway.
     pub version: &'static str,
+    /// Whether it serves embedded upstreams.
     pub is_sandbox: bool,
+    /// When it was started, in milliseconds since 1970.
     pub started_at: u64,
+    /// Whether it accepts calls.
     pub is_ready: bool,
+    /// Calls without a response.
     pub calls_in_flight: i64,
     /// Requests rejected without a known client token.
     pub unauthenticated: u64,
@@ -54,11 +58,14 @@ pub struct GatewayStatus {
 
 /// One upstream.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct UpstreamStatus {
+    /// Its name in the configuration.
     pub name: String,
+    /// The family of its API.
     pub family: String,
+    /// The dialect of the family.
     pub dialect: String,
+    /// Whether calls that name no upstream go to it.
     pub is_default: bool,
     /// From the configuration or the login's catalog; none before the first login.
     pub endpoint: Option<String>,
@@ -66,35 +73,44 @@ pub struct UpstreamStatus {
     pub credentials: &'static str,
     /// `never`, `not_logged_in` or `at`.
     pub expiry: &'static str,
+    /// When its credentials expire, in milliseconds since 1970.
     pub expires_at: Option<u64>,
     /// `unknown`, `healthy` or `unhealthy`.
     pub state: &'static str,
+    /// When the state has changed last, in milliseconds since 1970.
     pub since: u64,
     /// Why it went down last.
     pub last_failure: Option<FailureStatus>,
+    /// Whether its circuit breaker rejects calls.
     pub is_breaker_open: bool,
+    /// Calls that hold a permit.
     pub in_flight: usize,
+    /// Its permits.
     pub max_in_flight: usize,
+    /// Calls that wait for a permit.
     pub queued: usize,
+    /// Calls that may wait for one.
     pub max_queued: usize,
+    /// Retries since the start.
     pub retries: u64,
     /// Responses by the time that they took; the last number is of those that took longer than
     /// all bounds.
     pub latencies: Vec<u64>,
+    /// Its calls by code.
     pub calls: CallsByCode,
 }
 
 /// Why an upstream went down.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct FailureStatus {
+    /// When, in milliseconds since 1970.
     pub at: u64,
+    /// What failed, and what to do.
     pub reason: String,
 }
 
 /// The open watches.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct WatchesStatus {
     /// Open streams of watches, lists and downloads.
     pub streams: usize,
@@ -106,13 +122,18 @@ pub struct WatchesStatus {
 
 /// One polled resource, list or log.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct WatchStatus {
+    /// The rpc, `package.Service/Method`.
     pub operation: Box<str>,
+    /// The name of the upstream.
     pub upstream: Box<str>,
+    /// The polled REST path, without the project and the query.
     pub path: String,
+    /// Its open streams.
     pub streams: usize,
+    /// When it was opened, in milliseconds since 1970.
     pub since: u64,
+    /// Its polls so far.
     pub reads: u64,
     /// `resource`, `list` or `log`; none before the first read.
     pub kind: Option<&'static str>,
@@ -122,6 +143,7 @@ pub struct WatchStatus {
     pub outcome: Option<&'static str>,
     /// The items of a list.
     pub items: Option<usize>,
+    /// When it was read last, in milliseconds since 1970.
     pub observed_at: Option<u64>,
     /// Whether the newest read has failed.
     pub is_unconfirmed: bool,
@@ -129,15 +151,22 @@ pub struct WatchStatus {
 
 /// A call that has failed.
 #[derive(Clone, Debug, Serialize)]
-#[allow(missing_docs)]
 pub struct FailedCallStatus {
+    /// When it failed last, in milliseconds since 1970.
     pub at: u64,
+    /// The gRPC code.
     pub code: &'static str,
+    /// The kind of the failure: `reason` of `ErrorInfo`, or `HTTP_503`.
     pub kind: String,
+    /// The rpc, `package.Service/Method`; empty if the request named none.
     pub operation: Box<str>,
+    /// The name of the upstream; empty if it reached none.
     pub upstream: Box<str>,
+    /// The gateway's id of the request.
     pub request_id: Box<str>,
+    /// How long it took, in milliseconds; none for a request that was rejected at once.
     pub elapsed_ms: Option<u64>,
+    /// How many requests in a row were rejected like this one.
     pub count: u64,
 }
 

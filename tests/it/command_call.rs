@@ -599,7 +599,7 @@ async fn completions_have_the_rpcs_of_the_gateway() {
         assert_eq!(text(&out.stderr), "", "{line}");
         assert!(text(&out.stdout).starts_with(want), "{line}: {out:?}");
     }
-    // Nobody to ask: no names, and no message.
+    // No gateway is there: no names, and no message.
     let out = complete("drawbridge call Get", nowhere().to_string()).await;
     assert_eq!((text(&out.stdout), text(&out.stderr)), ("\n", ""));
 }
