@@ -13,6 +13,7 @@ mod client;
 mod complete;
 mod config_examples;
 mod describe;
+mod health;
 mod idle_memory;
 mod ls;
 mod protos;
@@ -60,7 +61,7 @@ struct Args {
 enum Command {
     /// Serve the configured upstreams (default).
     ///
-    /// SIGTERM and SIGINT drain. Exit code: 0 after a drain, 143 or 130 if a second SIGTERM or
+    /// SIGTERM drains after `server.drain_delay_secs`, SIGINT at once. Exit code: 0 after a drain, 143 or 130 if a second SIGTERM or
     /// SIGINT ends it.
     Serve,
     /// Serve embedded upstreams of all three families, to try the gateway.
@@ -108,6 +109,10 @@ enum Command {
     Ls(Box<ls::Options>),
     /// Describe a service, an rpc or a type of a running gateway, with its comments.
     Describe(Box<describe::Options>),
+    /// Ask a running gateway for its health: SERVING or not.
+    ///
+    /// A probe for images without a shell, as an exec probe of Kubernetes or HEALTHCHECK.
+    Health(Box<health::Options>),
     /// Print the completions of a shell, with the services and rpcs of the gateway.
     Completions(complete::ScriptOptions),
     /// Print the manual page.
@@ -284,6 +289,7 @@ async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure>
         }
         Command::Call(options) => return Ok(ExitCode::from(call::run(&options).await)),
         Command::Ls(options) => return Ok(ExitCode::from(ls::run(&options).await)),
+        Command::Health(options) => return Ok(ExitCode::from(health::run(&options).await)),
         Command::Completions(options) => print(complete::script(options.shell))?,
         Command::Man => print(MANUAL)?,
         Command::Complete(options) => print(&complete::run(&options).await)?,

@@ -23,6 +23,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -191,6 +192,10 @@ impl Config {
         Self {
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 50_052))),
             sandbox: true,
+            server: ServerOptions {
+                drain_delay: Duration::ZERO,
+                ..ServerOptions::default()
+            },
             ..Self::empty()
         }
     }

@@ -18,7 +18,7 @@ use super::admin_listener::AdminListener;
 use super::authn::{Access, SharedAccess};
 use super::descriptors::DescriptorShares;
 use super::dispatcher::Dispatcher;
-use super::drain::Drain;
+use super::drain::{Drain, Stop};
 use super::health_service::{HealthRegistry, HealthService};
 use super::listen_files::{ReloadHandle, Watched};
 use super::listener::Connections;
@@ -64,7 +64,7 @@ pub struct ServerHandle {
     pub admin: Option<SocketAddr>,
     /// Reads the files of `[listen]` at once.
     pub reload: ReloadHandle,
-    stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<Stop>,
     done: tokio::task::JoinHandle<()>,
 }
 
@@ -285,9 +285,10 @@ impl BoundGateway {
             readiness: readiness.clone(),
             health: registry,
             dispatcher,
+            delay: config.server.drain_delay,
             timeout: config.server.drain_timeout,
         };
-        let (stop, stopped) = oneshot::channel::<()>();
+        let (stop, stopped) = oneshot::channel::<Stop>();
         readiness.set(true);
         let done = tokio::spawn(async move {
             let serve = |shutdown: oneshot::Receiver<()>| {
@@ -314,14 +315,28 @@ impl BoundGateway {
 }
 
 impl ServerHandle {
-    /// Drains and stops the gateway: rejects new calls, ends watches with UNAVAILABLE, and
-    /// returns when all calls have ended or the drain timeout has passed.
+    /// Stops the gateway as SIGTERM does. Fails readiness and health, and after the drain delay
+    /// rejects new connections and calls, ends watches with UNAVAILABLE, and returns when all
+    /// calls have ended or the drain timeout has passed.
     ///
     /// # Errors
     ///
     /// Returns the failure that has stopped the server before.
     pub async fn stop(self) -> Result<(), String> {
-        let _ = self.stop.send(());
+        self.end(Stop::Delayed).await
+    }
+
+    /// Stops the gateway as [`ServerHandle::stop`] does, without the drain delay.
+    ///
+    /// # Errors
+    ///
+    /// Returns the failure that has stopped the server before.
+    pub async fn stop_without_delay(self) -> Result<(), String> {
+        self.end(Stop::Now).await
+    }
+
+    async fn end(self, stop: Stop) -> Result<(), String> {
+        let _ = self.stop.send(stop);
         let done = self.done.await;
         done.map_err(|panic| format!("the server has failed: {panic}"))
     }

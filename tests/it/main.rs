@@ -23,6 +23,7 @@ mod citations;
 mod cli;
 mod cli_docs;
 mod command_call;
+mod command_health;
 mod command_watch;
 mod cut_off;
 mod drain;

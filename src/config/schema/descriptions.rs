@@ -170,8 +170,13 @@ pub(super) const DESCRIPTIONS: &[(&str, &str)] = &[
         "Deadline of calls that have none.",
     ),
     (
+        "server.drain_delay_secs",
+        "Time after SIGTERM in which readiness and health fail, and connections and calls are \
+         still accepted.",
+    ),
+    (
         "server.drain_timeout_secs",
-        "Time that calls have to finish after SIGTERM.",
+        "Time that calls have to finish after drain_delay_secs.",
     ),
     (
         "server.health_check_interval_secs",
