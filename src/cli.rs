@@ -22,6 +22,7 @@ pub mod quickstart;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod serve;
+mod token;
 pub mod watch;
 
 #[cfg(test)]
@@ -98,6 +99,8 @@ enum Command {
     ///
     /// The configuration file's descriptors are included.
     Protos(protos::Options),
+    /// Make a client token: prints it, and writes its name and digest for the tokens file.
+    Token(token::Options),
     /// Watch resources, or any watch rpc, through a running gateway until their states are final.
     Watch(Box<watch::Options>),
     /// Call an rpc of a running gateway with JSON.
@@ -279,6 +282,7 @@ async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure>
         }
         Command::Coverage => print(&contract(path, "coverage")?.coverage())?,
         Command::Protos(options) => print(&protos::run(&options, &contract(path, "protos")?)?)?,
+        Command::Token(options) => print(&token::run(&options)?)?,
         Command::Watch(options) => {
             let contract = crate::contract::with_built_in(&[])?;
             return Ok(ExitCode::from(watch::run(&options, &contract).await));

@@ -115,6 +115,10 @@ pub enum Error {
         /// What failed, and what to do. Never a secret.
         problem: String,
     },
+    /// Whether a client's token is valid is not known, since the keys of its issuer cannot be
+    /// read. Nothing was sent.
+    #[error("client tokens cannot be checked: the keys of their issuer cannot be read")]
+    IssuerKeysUnknown,
     /// A credential would be sent over plaintext HTTP to another host. Nothing was sent to it.
     #[error(
         "the endpoint{} is plaintext HTTP, where anyone on the network can read the credentials: \
@@ -301,6 +305,9 @@ pub const HINT: &str = "hint";
 /// reconnect.
 const RETRY_AFTER_DRAINING: Duration = Duration::from_secs(1);
 
+/// `RetryInfo` while the keys of an issuer of client tokens cannot be read.
+const RETRY_AFTER_KEYS: Duration = Duration::from_secs(5);
+
 /// The values of a call that its status shows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StatusContext<'a> {
@@ -427,6 +434,7 @@ impl Error {
             Self::Login { retry_after, .. } | Self::ResponseNotDelivered { retry_after, .. } => {
                 *retry_after
             }
+            Self::IssuerKeysUnknown => Some(RETRY_AFTER_KEYS),
             Self::Draining | Self::ConnectionTooOld => Some(RETRY_AFTER_DRAINING),
             _ => None,
         }

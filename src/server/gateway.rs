@@ -15,7 +15,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::pb::v1::server_reflection_server::ServerReflectionServer;
 
 use super::admin_listener::AdminListener;
-use super::authn::ClientTokens;
+use super::authn::{Access, SharedAccess};
 use super::descriptors::DescriptorShares;
 use super::dispatcher::Dispatcher;
 use super::drain::{Drain, Stop};
@@ -29,7 +29,7 @@ use super::status::StatusSource;
 use super::{gateway_service, gauges, health, listen_files, listener};
 use crate::admin::{self, Connection, Explorer, Page, Readiness};
 use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
-use crate::config::{Config, ListenFiles, PLAINTEXT_TOKENS};
+use crate::config::{Config, ListenFiles, PLAINTEXT_TOKENS, TRUSTED_SIDECAR};
 use crate::families::family;
 use crate::telemetry::{Metrics, UpstreamRequestMetrics};
 use crate::upstream::{ExchangeHook, Upstreams};
@@ -132,6 +132,9 @@ impl Gateway {
         if self.config.has_plaintext_tokens() {
             tracing::warn!(listen = %self.config.listen, "{PLAINTEXT_TOKENS}");
         }
+        if self.config.trusts_sidecar {
+            tracing::warn!(listen = %self.config.listen, "{TRUSTED_SIDECAR}");
+        }
         let admin = match self.config.admin {
             Some(address) => {
                 Some(listener::bind(address, " (admin)", "listen.admin or DRAWBRIDGE_ADMIN").await?)
@@ -210,14 +213,15 @@ impl BoundGateway {
         let routes = Routes::new(health.max_decoding_message_size(max_bytes))
             .add_service(reflection.max_decoding_message_size(max_bytes))
             .add_service(upstreams.max_decoding_message_size(max_bytes));
-        let tokens = ClientTokens::new(&config.client_tokens);
+        let access = Access::new(&config, None).map_err(|e| vec![e])?;
+        let access = SharedAccess::new(access);
         let methods = dispatcher.methods.values();
         let forwarded = methods.flat_map(|method| &method.forwarded_headers);
         let forwarded = forwarded.map(http::HeaderName::as_str).collect();
         let browsers = Browsers::new(config.web.clone(), &forwarded);
         let router = Router::new(
             dispatcher.clone(),
-            tokens.clone(),
+            access.clone(),
             routes.prepare(),
             browsers,
             config.server.max_metadata_bytes,
@@ -228,11 +232,15 @@ impl BoundGateway {
         let (reload, requests) = listen_files::requests();
         let reloading = config.listen_source.clone().map(|source| {
             let connections = connections.clone();
+            let mut changed = config.clone();
             let apply = move |files: &ListenFiles| {
                 if let Some(tls) = &files.tls {
                     connections.replace_tls(tls)?;
                 }
-                tokens.replace(&files.client_tokens);
+                changed.client_tokens = files.client_tokens.clone();
+                changed.jwt = files.jwt.clone();
+                let changed = Access::new(&changed, Some(&access.load()))?;
+                access.replace(changed);
                 Ok(())
             };
             let watched = Watched::new(source, config.listen_files(), requests, apply);

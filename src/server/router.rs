@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, Uri};
 use tonic::body::Body;
@@ -17,7 +18,7 @@ use crate::downstream::Downstream;
 use crate::error::{self, Error, cut};
 use crate::memory::{CALL_BYTES, Memory, SHORT_BYTES};
 use crate::server::admission::{add_accepted_encodings, is_compressed};
-use crate::server::authn::ClientTokens;
+use crate::server::authn::{Caller, Refusal, SharedAccess};
 use crate::server::charged_body::{ChargedBody, ChargedResponse};
 use crate::server::connection_memory::ConnectionMemory;
 use crate::server::dispatcher::Dispatcher;
@@ -58,7 +59,7 @@ const MAX_QUOTED_BYTES: usize = 120;
 #[derive(Clone, Debug)]
 pub struct Router {
     dispatcher: Arc<Dispatcher>,
-    tokens: ClientTokens,
+    access: SharedAccess,
     routes: Routes,
     browsers: Browsers,
     max_metadata_bytes: usize,
@@ -71,14 +72,14 @@ impl Router {
     /// Routes to the dispatcher and to these routes.
     pub(super) fn new(
         dispatcher: Arc<Dispatcher>,
-        tokens: ClientTokens,
+        access: SharedAccess,
         routes: Routes,
         browsers: Browsers,
         max_metadata_bytes: u32,
     ) -> Self {
         Self {
             dispatcher,
-            tokens,
+            access,
             routes,
             browsers,
             max_metadata_bytes: max_metadata_bytes as usize,
@@ -94,7 +95,7 @@ impl Router {
     pub(super) fn respond(
         &self,
         request: Request<Body>,
-        connection: &ConnectionMemory,
+        connection: &Arc<ConnectionMemory>,
     ) -> ResponseFuture {
         match protocol::choose(&request, self.browsers.connect_get()) {
             Ok(Protocol::Grpc) => self.call(request, connection, Encoding::default(), None),
@@ -108,7 +109,7 @@ impl Router {
         &self,
         protocol: Protocol,
         request: Request<Body>,
-        connection: &ConnectionMemory,
+        connection: &Arc<ConnectionMemory>,
     ) -> ResponseFuture {
         let cors = match self.browsers.check(protocol, &request) {
             Ok(cors) => cors,
@@ -146,7 +147,7 @@ impl Router {
     fn call(
         &self,
         request: Request<Body>,
-        connection: &ConnectionMemory,
+        connection: &Arc<ConnectionMemory>,
         encoding: Encoding,
         web: Option<&WebCall>,
     ) -> ResponseFuture {
@@ -157,21 +158,64 @@ impl Router {
             let error = Error::MetadataTooLarge { size, limit };
             return self.reject(path, request.headers(), &error);
         }
-        // Health needs no token: load balancers have none.
-        let peer = match path.starts_with("/grpc.health.") {
-            true => Ok(connection.peer()),
-            false => self
-                .tokens
-                .authenticate(request.headers(), connection.peer()),
-        };
-        let peer = match peer {
-            Ok(peer) => peer,
-            Err(error) => {
-                let status = self.dispatcher.reject(path, request.headers(), &error);
-                return self.ready(status.into_http());
+        match self.authenticate(path, request.headers(), connection) {
+            Ok(caller) => self.call_as(caller, request, connection, encoding, web),
+            Err(Refusal::UnknownKey(keys)) => {
+                let (router, connection) = (self.clone(), connection.clone());
+                let web = web.cloned();
+                Box::pin(async move {
+                    keys.refresh_on_demand().await;
+                    let path = request.uri().path();
+                    match router.authenticate(path, request.headers(), &connection) {
+                        Ok(caller) => {
+                            let web = web.as_ref();
+                            (router.call_as(caller, request, &connection, encoding, web)).await
+                        }
+                        Err(refusal) => router.unauthenticated(&request, refusal).await,
+                    }
+                })
             }
-        };
-        let memory = connection.of(peer);
+            Err(refusal) => self.unauthenticated(&request, refusal),
+        }
+    }
+
+    /// Returns the client of a request.
+    fn authenticate(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+        connection: &ConnectionMemory,
+    ) -> Result<Caller, Refusal> {
+        match path.starts_with("/grpc.health.") {
+            // Load balancers have no token.
+            true => Ok(Caller::from(connection.peer().clone())),
+            false => self.access.load().authenticate(headers, connection.peer()),
+        }
+    }
+
+    /// Rejects a request that is not authenticated.
+    fn unauthenticated(&self, request: &Request<Body>, refusal: Refusal) -> ResponseFuture {
+        let (path, headers) = (request.uri().path(), request.headers());
+        let status = (self.dispatcher).reject(path, headers, &refusal.into_error());
+        self.ready(status.into_http())
+    }
+
+    /// Serves one call of this client; see [`Self::call`].
+    fn call_as(
+        &self,
+        Caller { peer, by_bearer }: Caller,
+        mut request: Request<Body>,
+        connection: &ConnectionMemory,
+        encoding: Encoding,
+        web: Option<&WebCall>,
+    ) -> ResponseFuture {
+        let size = metadata_size(request.headers());
+        if by_bearer {
+            // It is for the gateway: no upstream may receive it.
+            request.headers_mut().remove(AUTHORIZATION);
+        }
+        let path = request.uri().path();
+        let memory = connection.of(&peer);
         let call_bytes = call_bytes(request.headers(), size);
         let timeouts = self.dispatcher.request_timeouts;
         if let Some(method) = self.dispatcher.method(path) {

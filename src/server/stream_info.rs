@@ -165,6 +165,7 @@ impl StreamInfo {
         self.client = Downstream {
             request_id: self.client.request_id.take(),
             request_uuid: self.client.request_uuid,
+            peer: std::mem::take(&mut self.client.peer),
             ..Downstream::default()
         };
         InstrumentedStream {
@@ -193,6 +194,7 @@ impl StreamInfo {
             upstream = self.upstream_name(),
             request_id = self.request_id(),
             correlation_id = self.correlation_id(),
+            identity = self.client.peer.identity(),
             elapsed_us = self.started_at.elapsed().as_micros() as u64,
             "call succeeded"
         );
@@ -207,6 +209,7 @@ impl StreamInfo {
         let operation = &self.served.method.path[1..];
         let (upstream, request_id) = (self.upstream_name(), self.request_id());
         let correlation_id = self.correlation_id();
+        let identity = self.client.peer.identity();
         let watch = self.served.method.watch.as_ref();
         let mut status = error.status(&error::StatusContext {
             operation,
@@ -247,6 +250,7 @@ impl StreamInfo {
                 upstream,
                 request_id,
                 correlation_id,
+                identity,
                 code,
                 elapsed_ms,
                 reason,
@@ -258,6 +262,7 @@ impl StreamInfo {
                 upstream,
                 request_id,
                 correlation_id,
+                identity,
                 code,
                 elapsed_ms,
                 reason,

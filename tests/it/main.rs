@@ -35,6 +35,7 @@ mod fixtures;
 mod health;
 mod heat_dialects;
 mod http1;
+mod identity;
 mod jp1ao;
 mod jp1ao_sandbox;
 mod large;
