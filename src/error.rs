@@ -234,6 +234,10 @@ pub enum Error {
     /// The gateway is stopping. Nothing was sent.
     #[error("the gateway is stopping")]
     Draining,
+    /// A reload has removed the upstream, or changed its settings. Nothing was sent; the
+    /// messages of a stream before are valid.
+    #[error("the configuration of this upstream has changed: retry")]
+    UpstreamChanged,
 }
 
 /// Why the gateway's own login failed. Never UNAUTHENTICATED: the client's credentials may
@@ -427,7 +431,9 @@ impl Error {
             Self::Login { retry_after, .. } | Self::ResponseNotDelivered { retry_after, .. } => {
                 *retry_after
             }
-            Self::Draining | Self::ConnectionTooOld => Some(RETRY_AFTER_DRAINING),
+            Self::Draining | Self::ConnectionTooOld | Self::UpstreamChanged => {
+                Some(RETRY_AFTER_DRAINING)
+            }
             _ => None,
         }
     }
