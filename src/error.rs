@@ -238,6 +238,10 @@ pub enum Error {
     /// The gateway is stopping. Nothing was sent.
     #[error("the gateway is stopping")]
     Draining,
+    /// A reload has removed the upstream, or changed its settings. Nothing was sent; the
+    /// messages of a stream before are valid.
+    #[error("the configuration of this upstream has changed: retry")]
+    UpstreamChanged,
 }
 
 /// Why the gateway's own login failed. Never UNAUTHENTICATED: the client's credentials may
@@ -435,7 +439,9 @@ impl Error {
                 *retry_after
             }
             Self::IssuerKeysUnknown => Some(RETRY_AFTER_KEYS),
-            Self::Draining | Self::ConnectionTooOld => Some(RETRY_AFTER_DRAINING),
+            Self::Draining | Self::ConnectionTooOld | Self::UpstreamChanged => {
+                Some(RETRY_AFTER_DRAINING)
+            }
             _ => None,
         }
     }

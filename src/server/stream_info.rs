@@ -228,8 +228,11 @@ impl StreamInfo {
             status.code(),
             Code::Internal | Code::Unknown | Code::Unavailable | Code::DataLoss
         );
-        // A drain and the age of a connection end streams on purpose.
-        let is_planned = matches!(error, Error::Draining | Error::ConnectionTooOld);
+        // A drain, a reload and the age of a connection end streams on purpose.
+        let is_planned = matches!(
+            error,
+            Error::Draining | Error::ConnectionTooOld | Error::UpstreamChanged
+        );
         let is_warning = is_server_error && !is_planned;
         if !is_planned {
             self.served.failed_calls.add(FailedCall {
@@ -281,7 +284,11 @@ impl Drop for StreamInfo {
         }
         match self.slow_reader.as_ref().and_then(SlowReader::error) {
             Some(error) => drop(self.record_failure(&error)),
-            None if self.upstream.as_ref().is_some_and(|u| u.is_cut_off()) => {
+            None if self
+                .upstream
+                .as_ref()
+                .is_some_and(|u| u.cut_off().has_begun()) =>
+            {
                 // Its client does not read: the connection is closed without a status.
                 drop(self.record_failure(&Error::NoResponse(CUT_OFF.to_owned())));
             }
@@ -321,7 +328,9 @@ impl Stream for InstrumentedStream {
             // Ends with what is known of the call, where it waits for an upstream.
             message = Pin::new(&mut self.stream).poll_next(cx);
             if message.is_pending() {
-                message = Poll::Ready(Some(Err(self.stream.cut_off())));
+                let upstream = self.info.as_ref().and_then(|info| info.upstream.as_ref());
+                let error = upstream.map_or(Error::Draining, |one| self.stream.cut_off(one));
+                message = Poll::Ready(Some(Err(error)));
             }
         }
         let message = std::task::ready!(message);
