@@ -3,6 +3,7 @@
 pub mod client;
 pub mod compare;
 pub mod heat_suite;
+pub mod log;
 pub mod process;
 pub mod recorder;
 pub mod request;
