@@ -79,7 +79,7 @@ impl Connection {
             .is_some_and(|tls| tls.client_ca.is_some());
         let is_local = |address: SocketAddr| address.ip().to_canonical().is_loopback();
         let opens_loopback = is_local(grpc)
-            && config.client_tokens.is_empty()
+            && !config.requires_token()
             && config.admin.is_some_and(|admin| !is_local(admin));
         let host = match grpc.ip() {
             ip if ip.is_unspecified() => String::new(),
@@ -96,7 +96,7 @@ impl Connection {
             port: grpc.port(),
             host,
             has_tls: config.tls.is_some(),
-            needs_token: !config.client_tokens.is_empty(),
+            needs_token: config.requires_token(),
             is_sandbox: config.sandbox,
             problem: if needs_certificate {
                 Some(

@@ -41,6 +41,9 @@ pub struct ConnectionOptions {
     /// Private key of the client certificate, PEM. Default: DRAWBRIDGE_GATEWAY_KEY.
     #[arg(long, value_name = "FILE", global = true)]
     pub key: Option<PathBuf>,
+    /// Name that the gateway's certificate must have. Default: the host of the URL.
+    #[arg(long, value_name = "NAME", global = true)]
+    pub server_name: Option<String>,
 }
 
 /// The upstream of a call.
@@ -136,6 +139,9 @@ impl ConnectionOptions {
                 add(flag, &file.to_string_lossy());
             }
         }
+        if let Some(name) = &self.server_name {
+            add("server-name", name);
+        }
         for text in &self.metadata {
             if let Some((name, _)) = text.split_once('=') {
                 let variable = variable_of(name);
@@ -200,6 +206,7 @@ impl fmt::Debug for ConnectionOptions {
             .field("ca", &self.ca)
             .field("cert", &self.cert)
             .field("key", &self.key)
+            .field("server_name", &self.server_name)
             .finish()
     }
 }

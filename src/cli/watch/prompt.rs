@@ -94,7 +94,12 @@ impl Prompt {
         self.state = match first {
             None => State::Idle,
             Some(question) => {
-                self.lines.get_or_insert_with(read_lines);
+                discard_input();
+                match &mut self.lines {
+                    // They were typed before the question.
+                    Some(lines) => while lines.try_recv().is_ok() {},
+                    None => self.lines = Some(read_lines()),
+                }
                 State::Asking(question)
             }
         };
@@ -217,16 +222,19 @@ async fn respond(gateway: &Gateway, task: u64, label: &str) -> Result<(), Vec<St
     }
 }
 
-/// Reads the lines of standard input from now on: what was typed before is no response. The
-/// thread ends with the process.
-fn read_lines() -> mpsc::UnboundedReceiver<String> {
-    let (sender, receiver) = mpsc::unbounded_channel();
+/// Discards the input that was typed before a question: it does not respond to it.
+fn discard_input() {
     #[cfg(unix)]
     {
         use rustix::termios::{QueueSelector, tcflush};
-        // Not of a terminal that was closed.
+        // A terminal that was closed has none.
         let _ = tcflush(std::io::stdin(), QueueSelector::IFlush);
     }
+}
+
+/// Reads the lines of standard input from now on. The thread ends with the process.
+fn read_lines() -> mpsc::UnboundedReceiver<String> {
+    let (sender, receiver) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         for line in std::io::stdin().lines() {
             let Ok(line) = line else { return };

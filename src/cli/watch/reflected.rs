@@ -691,4 +691,43 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn state_and_parts_of_an_own_api_are_found_by_their_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let proto = "syntax = 'proto3'; package acme.v1;
+            enum Phase { PHASE_UNSPECIFIED = 0; PHASE_BUSY = 1; }
+            message Response { Rollout rollout = 1; }
+            message Rollout {
+              string rollout_id = 1; repeated string states = 2; repeated Label labels = 3;
+              repeated Host hosts = 4; int32 state = 5; Phase deploy_status = 6;
+            }
+            message Label { string name = 1; string text = 2; }
+            message Host { string name = 1; Phase phase = 2; string host_state = 3; }";
+        std::fs::write(folder.path().join("a.proto"), proto).unwrap();
+        let mut compiler = protox::Compiler::new([folder.path()]).unwrap();
+        compiler.open_file("a.proto").unwrap();
+        let pool = compiler.descriptor_pool();
+        let message = |name: &str| {
+            pool.get_message_by_name(&format!("acme.v1.{name}"))
+                .unwrap()
+        };
+        for (name, want) in [
+            // Neither a list nor a number.
+            ("Rollout", Some("deploy_status")),
+            ("Host", Some("phase")),
+            ("Label", None),
+        ] {
+            assert_eq!(state_field(&message(name)).as_deref(), want, "{name}");
+        }
+        let (response, rollout) = (message("Response"), message("Rollout"));
+        let found = parts(&response, Some(&rollout)).unwrap();
+        assert_eq!((found.list.name(), &*found.state), ("hosts", "phase"));
+        let json = serde_json::json!({"hosts": [{"name": "web01", "phase": "PHASE_BUSY"}]});
+        let rollout = DynamicMessage::deserialize(rollout, json).unwrap();
+        let empty = DynamicMessage::new(response.clone());
+        let got = found.of(&empty, Some(&rollout));
+        assert_eq!(got, json!([{"name": "web01", "status": "BUSY"}]));
+        assert!(parts(&response, Some(&message("Label"))).is_none());
+    }
 }

@@ -449,8 +449,9 @@ impl Reader {
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             return Event::End(Err(Error::StreamDeadline));
         }
-        if self.subscription.published.borrow().phase.is_draining() {
-            return Event::End(Err(Error::Draining));
+        let planned_end = self.subscription.published.borrow().phase.planned_end();
+        if let Some(error) = planned_end {
+            return Event::End(Err(error));
         }
         let event = match self.advance() {
             Event::Pending if self.bookmark_at <= now => {

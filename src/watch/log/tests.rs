@@ -185,6 +185,7 @@ fn watches() -> Watches {
 fn key() -> Key {
     Key {
         upstream: "cloud".into(),
+        instances: (0, 0),
         operation: "test.v1.LogService/WatchLog".into(),
         verb: http::Method::GET,
         path: "/log".to_owned(),
