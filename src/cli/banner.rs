@@ -40,7 +40,7 @@ impl ClientFlags {
             grpcurl += " -cert me.pem -key me.key";
             drawbridge += " --cert me.pem --key me.key";
         }
-        let needs_token = !config.client_tokens.is_empty();
+        let needs_token = config.requires_token();
         if needs_token {
             grpcurl += " -H \"drawbridge-token: $T\"";
         }

@@ -12,7 +12,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use crate::config::Config;
-use crate::deadline::Deadline;
+use crate::deadline::{CutOff, Deadline};
 use crate::downstream::{Downstream, Peer};
 use crate::engine::call_context::CallContext;
 use crate::engine::list_stream::{self, ListStream};
@@ -263,14 +263,15 @@ impl Dispatcher {
             upstream,
         };
         let memory = call.info.client.memory.clone();
+        let upstream = call.upstream.clone();
         let handled = {
             let handled = pin!(self.handle(call, parts));
-            self.until_cut_off(handled).await
+            until_cut_off(upstream.cut_off(), handled).await
         };
         // A call that has begun ends with its own error.
         let response = handled.unwrap_or_else(|| {
             let context = error::StatusContext::default();
-            Error::Draining.status(&context).into_http()
+            upstream.end().status(&context).into_http()
         });
         self.write_timeout.guard(response, memory)
     }
@@ -300,39 +301,19 @@ impl Dispatcher {
         self.unary(call).await
     }
 
-    /// Runs `work`, which is polled once more after a cut-off; None if that does not complete
-    /// it.
-    async fn until_cut_off<T>(&self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
-        let cut_off = self.upstreams.cut_off();
-        tokio::select! {
-            biased;
-            done = &mut work => Some(done),
-            () = cut_off.begun() => cut_off.bound(work).await,
-        }
-    }
-
-    /// Runs the work of a call, which ends itself after a cut-off where it waits for an
-    /// upstream.
-    async fn bound<T>(
-        &self,
-        work: Pin<&mut impl Future<Output = Result<T, Error>>>,
-    ) -> Result<T, Error> {
-        let done = self.upstreams.cut_off().bound(work).await;
-        done.unwrap_or(Err(Error::Draining))
-    }
-
     /// Serves a unary call, or an upload.
     async fn unary(&self, mut call: Admitted) -> http::Response<Body> {
         let served = call.info.served.clone();
         let span = call.info.span.clone();
+        let upstream = call.upstream.clone();
         let result = match served.method.upload {
             Some(_) => {
                 let work = pin!(self.call_with_file(&mut call));
-                traced(span, self.bound(work)).await
+                traced(span, bound(&upstream, work)).await
             }
             None => {
                 let work = pin!(self.call(&mut call));
-                traced(span, self.bound(work)).await
+                traced(span, bound(&upstream, work)).await
             }
         };
         let mut info = call.info;
@@ -420,12 +401,13 @@ impl Dispatcher {
         let method = &served.method;
         // The call that a watch begins with is not interrupted, nor a download.
         let starts = method.watch.as_ref().is_some_and(|w| w.start.is_some());
+        let upstream = call.upstream.clone();
         let is_interruptible = !starts && method.download.is_none();
         let result = {
             let opened = pin!(self.open(&mut call, &parts.headers));
             tokio::select! {
                 biased;
-                result = self.bound(opened) => result,
+                result = bound(&upstream, opened) => result,
                 () = connection_end::reached(end()), if is_interruptible => Err(Error::ConnectionTooOld),
             }
         };
@@ -454,7 +436,7 @@ impl Dispatcher {
             ResponseStream::File(_) => None,
         };
         let memory = info.client.memory.clone();
-        let cut_off = self.upstreams.cut_off().clone();
+        let cut_off = upstream.cut_off().clone();
         let stream = info.stream(stream, slow_reader.clone(), end, cut_off);
         let may_compress = format.may_compress();
         let body = Body::new(MessagesBody::new(stream, format, memory));
@@ -525,4 +507,25 @@ impl Dispatcher {
         let stream = ListStream::open(settings, request);
         stream.await.map(ResponseStream::List)
     }
+}
+
+/// Runs `work`, which is polled once more after a cut-off; None if that does not complete it.
+async fn until_cut_off<T>(
+    cut_off: &CutOff,
+    mut work: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = &mut work => Some(done),
+        () = cut_off.begun() => cut_off.bound(work).await,
+    }
+}
+
+/// Runs the work of a call, which ends itself after a cut-off where it waits for an upstream.
+async fn bound<T>(
+    upstream: &Upstream,
+    work: Pin<&mut impl Future<Output = Result<T, Error>>>,
+) -> Result<T, Error> {
+    let done = upstream.cut_off().bound(work).await;
+    done.unwrap_or_else(|| Err(upstream.end()))
 }

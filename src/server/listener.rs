@@ -204,7 +204,7 @@ impl Connections {
             return;
         }
         let budget = self.router.dispatcher().memory.clone();
-        let memory = |peer| ConnectionMemory::new(budget, peer);
+        let memory = |peer| Arc::new(ConnectionMemory::new(budget, peer));
         let Some(tls) = &self.tls else {
             return self
                 .serve_http(stream, memory(Peer::at(peer.ip())), slot, draining)
@@ -215,10 +215,15 @@ impl Connections {
             _ = slot.evicted() => return self.metrics.closed(EVICTED),
             _ = draining.changed() => return,
         };
-        match handshake {
-            Ok(Some(stream)) => {
-                let peer = tls::peer(&stream).unwrap_or(Peer::at(peer.ip()));
-                self.serve_http(stream, memory(peer), slot, draining).await;
+        let client = match handshake {
+            Ok(Some(stream)) => tls::peer(&stream).map(|client| Some((stream, client))),
+            Ok(None) => Ok(None),
+            Err(reason) => Err(reason),
+        };
+        match client {
+            Ok(Some((stream, client))) => {
+                let client = client.unwrap_or(Peer::at(peer.ip()));
+                (self.serve_http(stream, memory(client), slot, draining)).await;
             }
             Ok(None) => {}
             Err(reason) => {
@@ -235,7 +240,7 @@ impl Connections {
     async fn serve_http<T>(
         &self,
         io: T,
-        memory: ConnectionMemory,
+        memory: Arc<ConnectionMemory>,
         slot: Slot,
         mut draining: watch::Receiver<()>,
     ) where

@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, Uri};
 use tonic::body::Body;
@@ -15,7 +16,7 @@ use crate::deadline::Deadline;
 use crate::error::{self, Error};
 use crate::memory::{CALL_BYTES, Memory, SHORT_BYTES};
 use crate::server::admission::{add_accepted_encodings, is_compressed};
-use crate::server::authn::ClientTokens;
+use crate::server::authn::{Caller, Refusal, SharedAccess};
 use crate::server::charged_body::{ChargedBody, ChargedResponse};
 use crate::server::connection_memory::ConnectionMemory;
 use crate::server::dispatcher::Dispatcher;
@@ -52,7 +53,7 @@ const METADATA_ENTRY_MEMORY: usize = 96;
 #[derive(Clone, Debug)]
 pub struct Router {
     dispatcher: Arc<Dispatcher>,
-    tokens: ClientTokens,
+    access: SharedAccess,
     routes: Routes,
     browsers: Browsers,
     max_metadata_bytes: usize,
@@ -65,14 +66,14 @@ impl Router {
     /// Routes to the dispatcher and to these routes.
     pub(super) fn new(
         dispatcher: Arc<Dispatcher>,
-        tokens: ClientTokens,
+        access: SharedAccess,
         routes: Routes,
         browsers: Browsers,
         max_metadata_bytes: u32,
     ) -> Self {
         Self {
             dispatcher,
-            tokens,
+            access,
             routes,
             browsers,
             max_metadata_bytes: max_metadata_bytes as usize,
@@ -88,7 +89,7 @@ impl Router {
     pub(super) fn respond(
         &self,
         request: Request<Body>,
-        connection: &ConnectionMemory,
+        connection: &Arc<ConnectionMemory>,
     ) -> ResponseFuture {
         let chosen = protocol::check_head(&request)
             .and_then(|()| protocol::choose(&request, self.browsers.connect_get()));
@@ -107,7 +108,7 @@ impl Router {
         &self,
         protocol: Protocol,
         request: Request<Body>,
-        connection: &ConnectionMemory,
+        connection: &Arc<ConnectionMemory>,
     ) -> ResponseFuture {
         let cors = self.browsers.cors(&request);
         if let Err(rejection) = self.browsers.check(protocol, &request) {
@@ -154,7 +155,7 @@ impl Router {
     fn call(
         &self,
         request: Request<Body>,
-        connection: &ConnectionMemory,
+        connection: &Arc<ConnectionMemory>,
         encoding: Encoding,
         web: Option<&WebCall>,
     ) -> ResponseFuture {
@@ -167,26 +168,75 @@ impl Router {
             let error = Error::MetadataTooLarge { size, limit };
             return self.reject(&request, protocol, &error);
         }
-        // Health needs no token: load balancers have none.
-        let peer = match path.starts_with("/grpc.health.") {
-            true => Ok(connection.peer()),
-            false => self
-                .tokens
-                .authenticate(request.headers(), connection.peer()),
-        };
-        let peer = match peer {
-            Ok(peer) => peer,
-            Err(error) => {
-                self.dispatcher.metrics.unauthenticated.inc();
-                let message = "request rejected: unauthenticated";
-                // A path that is not in the contract could be any text: it is not logged.
-                let operation = (self.dispatcher.method(path)).map_or("", |_| &path[1..]);
-                let call = (operation, protocol, request.headers());
-                let status = self.dispatcher.reject(message, call, &error);
-                return self.ready(status.into_http());
+        match self.authenticate(path, request.headers(), connection) {
+            Ok(caller) => self.call_as(caller, request, connection, encoding, web),
+            Err(Refusal::UnknownKey(keys)) => {
+                let (router, connection) = (self.clone(), connection.clone());
+                let web = web.cloned();
+                Box::pin(async move {
+                    keys.refresh_on_demand().await;
+                    let path = request.uri().path();
+                    match router.authenticate(path, request.headers(), &connection) {
+                        Ok(caller) => {
+                            let web = web.as_ref();
+                            (router.call_as(caller, request, &connection, encoding, web)).await
+                        }
+                        Err(refusal) => router.unauthenticated(&request, protocol, refusal).await,
+                    }
+                })
             }
-        };
-        let memory = connection.of(peer);
+            Err(refusal) => self.unauthenticated(&request, protocol, refusal),
+        }
+    }
+
+    /// Returns the client of a request.
+    fn authenticate(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+        connection: &ConnectionMemory,
+    ) -> Result<Caller, Refusal> {
+        match path.starts_with("/grpc.health.") {
+            // Load balancers have no token.
+            true => Ok(Caller::from(connection.peer().clone())),
+            false => self.access.load().authenticate(headers, connection.peer()),
+        }
+    }
+
+    /// Rejects a request that is not authenticated.
+    fn unauthenticated(
+        &self,
+        request: &Request<Body>,
+        protocol: RpcProtocol,
+        refusal: Refusal,
+    ) -> ResponseFuture {
+        self.dispatcher.metrics.unauthenticated.inc();
+        let message = "request rejected: unauthenticated";
+        let path = request.uri().path();
+        // A path that is not in the contract could be any text: it is not logged.
+        let operation = (self.dispatcher.method(path)).map_or("", |_| &path[1..]);
+        let call = (operation, protocol, request.headers());
+        let status = (self.dispatcher).reject(message, call, &refusal.into_error());
+        self.ready(status.into_http())
+    }
+
+    /// Serves one call of this client; see [`Self::call`].
+    fn call_as(
+        &self,
+        Caller { peer, by_bearer }: Caller,
+        mut request: Request<Body>,
+        connection: &ConnectionMemory,
+        encoding: Encoding,
+        web: Option<&WebCall>,
+    ) -> ResponseFuture {
+        let size = metadata_size(request.headers());
+        let protocol = web.map_or(RpcProtocol::Grpc, WebCall::rpc_protocol);
+        if by_bearer {
+            // It is for the gateway: no upstream may receive it.
+            request.headers_mut().remove(AUTHORIZATION);
+        }
+        let path = request.uri().path();
+        let memory = connection.of(&peer);
         let call_bytes = call_bytes(request.headers(), size);
         let timeouts = self.dispatcher.request_timeouts;
         if let Some(method) = self.dispatcher.method(path) {

@@ -168,6 +168,7 @@ impl StreamInfo {
         self.client = Downstream {
             request_id: self.client.request_id.take(),
             request_uuid: self.client.request_uuid,
+            peer: std::mem::take(&mut self.client.peer),
             ..Downstream::default()
         };
         InstrumentedStream {
@@ -197,6 +198,7 @@ impl StreamInfo {
             upstream = self.upstream_name(),
             request_id = self.request_id(),
             correlation_id = self.correlation_id(),
+            identity = self.client.peer.identity(),
             elapsed_us = self.started_at.elapsed().as_micros() as u64,
             "call succeeded"
         );
@@ -211,6 +213,7 @@ impl StreamInfo {
         let operation = &self.served.method.path[1..];
         let (upstream, request_id) = (self.upstream_name(), self.request_id());
         let (correlation_id, protocol) = (self.correlation_id(), self.protocol.name());
+        let identity = self.client.peer.identity();
         let watch = self.served.method.watch.as_ref();
         let mut status = error.status(&error::StatusContext {
             operation,
@@ -229,8 +232,11 @@ impl StreamInfo {
             status.code(),
             Code::Internal | Code::Unknown | Code::Unavailable | Code::DataLoss
         );
-        // A drain and the age of a connection end streams on purpose.
-        let is_planned = matches!(error, Error::Draining | Error::ConnectionTooOld);
+        // A drain, a reload and the age of a connection end streams on purpose.
+        let is_planned = matches!(
+            error,
+            Error::Draining | Error::ConnectionTooOld | Error::UpstreamChanged
+        );
         let is_warning = is_server_error && !is_planned;
         if !is_planned {
             self.served.failed_calls.add(FailedCall {
@@ -252,6 +258,7 @@ impl StreamInfo {
                 upstream,
                 request_id,
                 correlation_id,
+                identity,
                 code,
                 elapsed_ms,
                 reason,
@@ -264,6 +271,7 @@ impl StreamInfo {
                 upstream,
                 request_id,
                 correlation_id,
+                identity,
                 code,
                 elapsed_ms,
                 reason,
@@ -282,7 +290,11 @@ impl Drop for StreamInfo {
         }
         match self.slow_reader.as_ref().and_then(SlowReader::error) {
             Some(error) => drop(self.record_failure(&error)),
-            None if self.upstream.as_ref().is_some_and(|u| u.is_cut_off()) => {
+            None if self
+                .upstream
+                .as_ref()
+                .is_some_and(|u| u.cut_off().has_begun()) =>
+            {
                 // Its client does not read: the connection is closed without a status.
                 drop(self.record_failure(&Error::NoResponse(CUT_OFF.to_owned())));
             }
@@ -322,7 +334,9 @@ impl Stream for InstrumentedStream {
             // Ends with what is known of the call, where it waits for an upstream.
             message = Pin::new(&mut self.stream).poll_next(cx);
             if message.is_pending() {
-                message = Poll::Ready(Some(Err(self.stream.cut_off())));
+                let upstream = self.info.as_ref().and_then(|info| info.upstream.as_ref());
+                let error = upstream.map_or(Error::Draining, |one| self.stream.cut_off(one));
+                message = Poll::Ready(Some(Err(error)));
             }
         }
         let message = std::task::ready!(message);

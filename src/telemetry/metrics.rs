@@ -96,7 +96,7 @@ impl fmt::Debug for Metrics {
 
 /// Counts and times the calls of one operation at one upstream. Each series is looked up
 /// once.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RpcMetrics {
     labels: RpcLabels,
     codes: [OnceLock<Counter>; 17],

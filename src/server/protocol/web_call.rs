@@ -30,7 +30,7 @@ const MAX_TIMEOUT_DIGITS: usize = 10;
 const MAX_GRPC_TIMEOUT: u64 = 99_999_999;
 
 /// How the response to a call is written.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in super::super) struct WebCall {
     protocol: WebProtocol,
     /// Whether the messages are JSON.
