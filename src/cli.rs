@@ -295,7 +295,8 @@ async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure>
         } => return sandbox::run(path, listen_beyond_loopback).await,
         #[cfg(feature = "sandbox")]
         Command::Examples { gateway, tls } => {
-            print(&quickstart::examples(&gateway, tls))?;
+            let examples = quickstart::examples(&gateway, tls);
+            print(&quickstart::as_started(&examples, &banner::program()))?;
         }
         Command::Check(options) => {
             let config = match load(path, "check") {

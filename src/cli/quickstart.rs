@@ -62,6 +62,14 @@ pub fn upstreams(sandbox: &Sandbox) -> Vec<Settings> {
     .collect()
 }
 
+/// Returns lines to paste with the name of the program in its place: `target/release/drawbridge`.
+pub fn as_started(examples: &str, program: &str) -> String {
+    let starts = ["  drawbridge ", "$(drawbridge "];
+    starts.iter().fold(examples.to_owned(), |text, start| {
+        text.replace(start, &start.replace("drawbridge", program))
+    })
+}
+
 /// Returns calls to paste, for a sandbox behind the gateway at this address: with `drawbridge`,
 /// and with grpcurl.
 pub fn examples(gateway: &str, tls: bool) -> String {
@@ -117,7 +125,7 @@ Watch a stack with its events, list what there is, and describe it:
   drawbridge ls StackService{flags}
   drawbridge describe StackService/GetStack{flags}
 
-The same with grpcurl:
+The same with grpcurl (https://github.com/fullstorydev/grpcurl), which is not part of Drawbridge:
 
   grpcurl {security} -d '{server}' {gateway} {deployment}/ListSoftwareDeployments
   grpcurl {security} -d '{create}' {gateway} {deployment}/CreateSoftwareDeployment
