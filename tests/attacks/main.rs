@@ -22,6 +22,7 @@ mod http1;
 mod idle_memory;
 mod log;
 mod memory;
+mod memory_of_connections;
 mod readers;
 mod requests;
 mod streams;
