@@ -13,6 +13,7 @@ mod client;
 mod complete;
 mod config_examples;
 mod describe;
+mod health;
 mod idle_memory;
 mod ls;
 mod protos;
@@ -21,6 +22,7 @@ pub mod quickstart;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod serve;
+mod token;
 pub mod watch;
 
 #[cfg(test)]
@@ -59,7 +61,7 @@ struct Args {
 enum Command {
     /// Serve the configured upstreams (default).
     ///
-    /// SIGTERM and SIGINT drain. Exit code: 0 after a drain, 143 or 130 if a second SIGTERM or
+    /// SIGTERM drains after `server.drain_delay_secs`, SIGINT at once. Exit code: 0 after a drain, 143 or 130 if a second SIGTERM or
     /// SIGINT ends it.
     Serve,
     /// Serve embedded upstreams of all three families, to try the gateway.
@@ -97,6 +99,8 @@ enum Command {
     ///
     /// The configuration file's descriptors are included.
     Protos(protos::Options),
+    /// Make a client token: prints it, and writes its name and digest for the tokens file.
+    Token(token::Options),
     /// Watch resources, or any watch rpc, through a running gateway until their states are final.
     Watch(Box<watch::Options>),
     /// Call an rpc of a running gateway with JSON.
@@ -105,6 +109,10 @@ enum Command {
     Ls(Box<ls::Options>),
     /// Describe a service, an rpc or a type of a running gateway, with its comments.
     Describe(Box<describe::Options>),
+    /// Ask a running gateway for its health: SERVING or not.
+    ///
+    /// A probe for images without a shell, as an exec probe of Kubernetes or HEALTHCHECK.
+    Health(Box<health::Options>),
     /// Print the completions of a shell, with the services and rpcs of the gateway.
     Completions(complete::ScriptOptions),
     /// Print the manual page.
@@ -274,12 +282,14 @@ async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure>
         }
         Command::Coverage => print(&contract(path, "coverage")?.coverage())?,
         Command::Protos(options) => print(&protos::run(&options, &contract(path, "protos")?)?)?,
+        Command::Token(options) => print(&token::run(&options)?)?,
         Command::Watch(options) => {
             let contract = crate::contract::with_built_in(&[])?;
             return Ok(ExitCode::from(watch::run(&options, &contract).await));
         }
         Command::Call(options) => return Ok(ExitCode::from(call::run(&options).await)),
         Command::Ls(options) => return Ok(ExitCode::from(ls::run(&options).await)),
+        Command::Health(options) => return Ok(ExitCode::from(health::run(&options).await)),
         Command::Completions(options) => print(complete::script(options.shell))?,
         Command::Man => print(MANUAL)?,
         Command::Complete(options) => print(&complete::run(&options).await)?,

@@ -115,6 +115,10 @@ pub enum Error {
         /// What failed, and what to do. Never a secret.
         problem: String,
     },
+    /// Whether a client's token is valid is not known, since the keys of its issuer cannot be
+    /// read. Nothing was sent.
+    #[error("client tokens cannot be checked: the keys of their issuer cannot be read")]
+    IssuerKeysUnknown,
     /// A credential would be sent over plaintext HTTP to another host. Nothing was sent to it.
     #[error(
         "the endpoint{} is plaintext HTTP, where anyone on the network can read the credentials: \
@@ -234,6 +238,10 @@ pub enum Error {
     /// The gateway is stopping. Nothing was sent.
     #[error("the gateway is stopping")]
     Draining,
+    /// A reload has removed the upstream, or changed its settings. Nothing was sent; the
+    /// messages of a stream before are valid.
+    #[error("the configuration of this upstream has changed: retry")]
+    UpstreamChanged,
 }
 
 /// Why the gateway's own login failed. Never UNAUTHENTICATED: the client's credentials may
@@ -300,6 +308,9 @@ pub const HINT: &str = "hint";
 /// `RetryInfo` of a gateway that is stopping, or of a connection that is too old: a client can
 /// reconnect.
 const RETRY_AFTER_DRAINING: Duration = Duration::from_secs(1);
+
+/// `RetryInfo` while the keys of an issuer of client tokens cannot be read.
+const RETRY_AFTER_KEYS: Duration = Duration::from_secs(5);
 
 /// The values of a call that its status shows.
 #[derive(Clone, Copy, Debug, Default)]
@@ -427,7 +438,10 @@ impl Error {
             Self::Login { retry_after, .. } | Self::ResponseNotDelivered { retry_after, .. } => {
                 *retry_after
             }
-            Self::Draining | Self::ConnectionTooOld => Some(RETRY_AFTER_DRAINING),
+            Self::IssuerKeysUnknown => Some(RETRY_AFTER_KEYS),
+            Self::Draining | Self::ConnectionTooOld | Self::UpstreamChanged => {
+                Some(RETRY_AFTER_DRAINING)
+            }
             _ => None,
         }
     }

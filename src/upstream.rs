@@ -3,6 +3,8 @@
 //!
 //! | what | module |
 //! |---|---|
+//! | attempts: login, exchange, redirect, retry | `attempt` |
+//! | error replies | `fault` |
 //! | which upstream serves a call | `registry` |
 //! | circuit breaker (Envoy: outlier detection) | `circuit_breaker` |
 //! | which client a call counts for | `client_keys` |
@@ -16,6 +18,7 @@
 //! | whether it is up: transitions, log lines | `availability` |
 //! | what a family of APIs defines | `family` |
 
+mod attempt;
 mod availability;
 mod circuit_breaker;
 mod client_keys;
@@ -23,6 +26,7 @@ mod concurrency_limit;
 mod download_limit;
 mod endpoint;
 pub mod family;
+mod fault;
 mod health_check;
 mod missing_api;
 mod redirect;
@@ -37,26 +41,23 @@ pub(crate) mod tests;
 use std::borrow::Cow;
 use std::fmt;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 use tonic::Code;
 use url::Url;
 
 pub use self::settings::Settings;
 use crate::credentials::{self, Credential, Credentials};
 use crate::deadline::{CutOff, Deadline};
-use crate::downstream::{Client, ClientKey, Downstream};
-use crate::error::{Error, Fault, HINT, visible};
-use crate::http_client::retry_after::{is_rate_limit, rate_limit_wait};
-use crate::http_client::{HttpRequest, Transport};
+use crate::downstream::{Client, Downstream};
+use crate::error::Error;
+use crate::http_client::Transport;
 use crate::upstream::availability::Availability;
 pub use crate::upstream::availability::{Failure, Health, HealthRecord};
 use crate::upstream::circuit_breaker::CircuitBreaker;
@@ -65,7 +66,7 @@ use crate::upstream::concurrency_limit::ConcurrencyLimit;
 use crate::upstream::download_limit::DownloadLimit;
 pub use crate::upstream::download_limit::{DownloadPermit, default_downloads};
 use crate::upstream::endpoint::Endpoint;
-use crate::upstream::family::{Family, FaultContext, gateway_error_hint};
+use crate::upstream::family::Family;
 pub use crate::upstream::health_check::Stats;
 pub use crate::upstream::registry::Upstreams;
 pub use crate::upstream::request_context::{BodySlot, MethodProperties, RequestContext};
@@ -128,7 +129,10 @@ pub struct Upstream {
     check_requests: Notify,
     /// Wakes them, too: whether the upstream responds.
     probe_requests: Notify,
-    /// Ends the calls in flight. Shared by all upstreams of the gateway.
+    /// Ends the streams that wait for changes: the configuration has another upstream instead,
+    /// or none.
+    replaced: CutOff,
+    /// Ends the calls in flight.
     cut_off: CutOff,
 }
 
@@ -145,22 +149,9 @@ impl fmt::Debug for Upstream {
 /// Why a call that was sent has no response when the gateway stops.
 pub(crate) const CUT_OFF: &str = "the gateway is stopping, and its drain timeout has passed";
 
-/// Returns whether the error of an idempotent delete says that the resource does not exist.
-fn is_already_deleted(call: &Call, error: &Error) -> bool {
-    let missing = matches!(error, Error::Upstream(fault)
-        if fault.code == Code::NotFound && fault.http_status == 404 && !fault.is_unrelated);
-    missing && call.verb == http::Method::DELETE && call.idempotency == Idempotency::Idempotent
-}
-
-/// Returns the reply to a delete whose earlier attempt succeeded and whose response was
-/// lost.
-fn deleted() -> Reply {
-    Reply {
-        status: StatusCode::NO_CONTENT,
-        headers: HeaderMap::new(),
-        body: Bytes::new(),
-    }
-}
+/// The same for a call of an upstream that a reload has removed or changed.
+const CUT_OFF_BY_RELOAD: &str = "the configuration of this upstream has changed, and the drain \
+                                 timeout has passed";
 
 /// The problem of configured credentials with an `http` URL of another host.
 pub(crate) const PLAINTEXT: &str = "credentials would be sent over plaintext HTTP, where anyone \
@@ -260,6 +251,7 @@ impl Upstream {
             availability: Availability::new(settings.auth.has_login(), settings.auth.is_held()),
             check_requests: Notify::new(),
             probe_requests: Notify::new(),
+            replaced: CutOff::default(),
             cut_off: CutOff::default(),
             settings,
         })
@@ -298,7 +290,7 @@ impl Upstream {
             let attempts = pin!(self.attempts(context, call, &mut sent));
             self.cut_off.bound(attempts).await
         };
-        let result = result.unwrap_or(Err(Error::Draining));
+        let result = result.unwrap_or_else(|| Err(self.end()));
         if !context.method.anonymous {
             self.record_call(&result);
         }
@@ -337,274 +329,36 @@ impl Upstream {
         })
     }
 
-    /// Returns whether the gateway has cut off the calls in flight.
-    pub(crate) fn is_cut_off(&self) -> bool {
-        self.cut_off.has_begun()
+    /// Returns what ends the calls in flight.
+    pub(crate) fn cut_off(&self) -> &CutOff {
+        &self.cut_off
     }
 
-    /// Makes attempts until one succeeds or another one is not allowed or would not help.
-    /// Sets `sent` once an attempt may have reached the upstream.
-    async fn attempts(
-        &self,
-        context: &RequestContext<'_>,
-        call: &Call,
-        sent: &mut bool,
-    ) -> Result<Reply, Error> {
-        let deadline = context.deadline;
-        let key = self.accepted.client(context.client).verified();
-        let _permit = match context.permit {
-            Some(_) => None,
-            None => Some(self.permit(context.client, deadline).await?),
-        };
-        self.retry_budget.deposit(key);
-        let mut number = 1;
-        let mut renewed = false;
-        let mut last = None;
-        loop {
-            let credential = if context.method.anonymous && self.configured_endpoint.is_some() {
-                Ok(self.credentials.anonymous())
-            } else {
-                self.credentials.get(context.client, deadline).await
-            };
-            let credential = match credential {
-                Ok(credential) => {
-                    self.record_login(None);
-                    credential
-                }
-                // The error of the previous attempt says more than that of the login.
-                Err(error @ (Error::Credential { .. } | Error::Login { .. })) => {
-                    // Others may pass soon: a health check decides.
-                    if !error.is_transient() {
-                        self.record_login(Some(&error));
-                    }
-                    return Err(last.unwrap_or(error));
-                }
-                Err(error) => return Err(error),
-            };
-            let sent_before = *sent;
-            let attempt = self.attempt(context, key, call, &credential, number, sent);
-            let error = match attempt.await {
-                Ok(reply) => {
-                    if !context.method.anonymous {
-                        self.accepted.accept(context.client);
-                    }
-                    return Ok(reply);
-                }
-                Err(error) if sent_before && is_already_deleted(call, &error) => {
-                    return Ok(deleted());
-                }
-                // The circuit breaker has opened since the previous attempt, whose error says
-                // more.
-                Err(error @ Error::Overload { .. }) => return Err(last.unwrap_or(error)),
-                Err(error) => error,
-            };
-            if matches!(&error, Error::Upstream(fault) if fault.credential_rejected)
-                && self.credentials.invalidate(&credential)
-                && !renewed
-            {
-                // Does not count as an attempt: the upstream did not process it.
-                renewed = true;
-                continue;
-            }
-            let pause = self.retry_policy.pause(
-                &error,
-                call.idempotency,
-                number,
-                deadline.remaining(),
-                fastrand::f64(),
-            );
-            let Some(pause) = pause else {
-                return Err(error);
-            };
-            if !self.retry_budget.withdraw(key) {
-                tracing::debug!(upstream = self.settings.name, "retry budget exhausted");
-                return Err(error);
-            }
-            last = Some(error);
-            tokio::time::sleep(pause).await;
-            self.retries.fetch_add(1, Relaxed);
-            number += 1;
+    /// Ends watches and lists with [`Error::UpstreamChanged`], at once or when they need the
+    /// upstream next. Other calls may finish until [`Self::cut_off`].
+    pub(crate) fn replace(&self) {
+        self.replaced.begin();
+    }
+
+    /// Returns what [`Self::replace`] begins.
+    pub(crate) fn replaced(&self) -> &CutOff {
+        &self.replaced
+    }
+
+    /// Returns the error of calls and streams that end before anything was sent.
+    pub(crate) fn end(&self) -> Error {
+        match self.replaced.has_begun() {
+            true => Error::UpstreamChanged,
+            false => Error::Draining,
         }
     }
 
-    /// Makes one attempt: an exchange, and a second one if the upstream redirects to the
-    /// canonical path of the resource.
-    async fn attempt(
-        &self,
-        context: &RequestContext<'_>,
-        client: ClientKey,
-        call: &Call,
-        credential: &Credential,
-        number: u32,
-        sent: &mut bool,
-    ) -> Result<Reply, Error> {
-        let method = &context.method;
-        let endpoint = self.endpoint(credential)?;
-        // A redirect leads to the same endpoint.
-        if !method.anonymous
-            && endpoint.is_exposed
-            && !credential.is_empty()
-            && !self.settings.allow_plaintext_credentials
-        {
-            return Err(Error::PlaintextCredentials {
-                is_from_catalog: self.configured_endpoint.is_none(),
-            });
+    /// Returns why a call that was sent and cut off has no response.
+    pub(crate) fn cut_off_text(&self) -> String {
+        match self.replaced.has_begun() {
+            true => CUT_OFF_BY_RELOAD.to_owned(),
+            false => CUT_OFF.to_owned(),
         }
-        let (path, project) = self.path(call, &endpoint, credential)?;
-        let sent_before = *sent;
-        let request = |url: Url| -> Result<HttpRequest, Error> {
-            let mut request = HttpRequest {
-                verb: call.verb.clone(),
-                url,
-                headers: self.headers(call, context.client),
-                body: call.body.clone(),
-                memory: context.client.memory.clone(),
-            };
-            if !method.anonymous {
-                credential.authorize(&mut request, project.as_deref())?;
-            }
-            Ok(request)
-        };
-        let first = request(endpoint.url(&path, &call.query)?)?;
-        let mut result = self.send(context, client, first, number, sent).await;
-        if let Ok(reply) = &result
-            && !method.succeeded(reply.status)
-            && let Some(anchor) = self.family.redirect_anchor
-            && let Some(target) = redirect::target(reply, anchor, &path, &call.query)
-            // With an invalid `Location`, the redirect reply itself is the error.
-            && let Ok(url) = endpoint.url(&target.path, &target.query)
-        {
-            self.credentials.observe(&reply.headers);
-            result = match request(url) {
-                Ok(second) => self.send(context, client, second, number, sent).await,
-                Err(error) => Err(error),
-            };
-        }
-        let (error, not_processed) = match result {
-            Ok(reply) if method.succeeded(reply.status) => {
-                self.credentials.observe(&reply.headers);
-                if let Some(longest) = context.retry_after {
-                    longest.observe(&reply.headers);
-                }
-                return Ok(reply);
-            }
-            Ok(reply) => {
-                let fault = self.fault(context, call.idempotency, &reply);
-                // On a rejection the header holds a challenge, not the next token.
-                if !fault.credential_rejected {
-                    self.credentials.observe(&reply.headers);
-                }
-                let not_processed = fault.not_processed || fault.credential_rejected;
-                (Error::Upstream(fault), not_processed)
-            }
-            Err(error) => {
-                let not_processed = matches!(
-                    error,
-                    Error::Connect(_) | Error::Certificate(_) | Error::Deadline { sent: false }
-                );
-                (error, not_processed)
-            }
-        };
-        if not_processed {
-            *sent = sent_before;
-        }
-        Err(error)
-    }
-
-    /// Makes one exchange, unless the circuit breaker is open, and reports its result to
-    /// the circuit breaker, the log and the hook.
-    async fn send(
-        &self,
-        context: &RequestContext<'_>,
-        client: ClientKey,
-        request: HttpRequest,
-        number: u32,
-        sent: &mut bool,
-    ) -> Result<Reply, Error> {
-        // A call that was queued until the others were cut off.
-        if self.is_cut_off() {
-            return Err(Error::Draining);
-        }
-        let permit = match context.is_probe {
-            true => None,
-            false => Some(
-                self.circuit_breaker
-                    .acquire(client)
-                    .map_err(|retry_after| self.circuit_open(retry_after))?,
-            ),
-        };
-        *sent = true;
-        let started = Instant::now();
-        let result = match context.body_slot {
-            None => {
-                let exchange = self.transport.exchange_until(request, context.deadline);
-                exchange.await
-            }
-            Some(slot) => self.open(context, slot, request).await,
-        };
-        let elapsed = started.elapsed();
-        let status = result.as_ref().ok().map(|reply| reply.status);
-        let Some(permit) = permit else {
-            return result;
-        };
-        let wants_probe = match (&result, status) {
-            // The deadline may have been too short to connect: that says nothing about the
-            // upstream, and must not open the circuit breaker for other clients.
-            (Err(Error::Deadline { .. }), _)
-                if elapsed < self.settings.transport.connect_timeout =>
-            {
-                false
-            }
-            (Err(Error::Connect(_) | Error::Certificate(_)), _)
-            | (Err(Error::NoResponse(_) | Error::Deadline { .. }), _) => permit.record_failure(),
-            // From a proxy without a backend, or from an upstream that does not serve.
-            (_, Some(StatusCode::BAD_GATEWAY))
-            | (_, Some(StatusCode::SERVICE_UNAVAILABLE))
-            | (_, Some(StatusCode::GATEWAY_TIMEOUT)) => permit.record_failure(),
-            _ => {
-                permit.record_success();
-                false
-            }
-        };
-        if wants_probe {
-            self.probe_requests.notify_one();
-        }
-        self.record_exchange(&result);
-        tracing::debug!(
-            upstream = self.settings.name,
-            operation = context.method.operation,
-            attempt = number,
-            status = status.map(|s| s.as_u16()),
-            error = result.as_ref().err().map(tracing::field::display),
-            elapsed_ms = elapsed.as_millis() as u64,
-            "exchange"
-        );
-        if let Some(hook) = &self.on_exchange {
-            hook(&ExchangeRecord {
-                upstream: &self.settings.name,
-                rpc: context.method.rpc,
-                number,
-                status,
-                elapsed,
-            });
-        }
-        result
-    }
-
-    /// Makes one exchange, and leaves the body of a success in `slot`.
-    async fn open(
-        &self,
-        context: &RequestContext<'_>,
-        slot: &BodySlot,
-        request: HttpRequest,
-    ) -> Result<Reply, Error> {
-        let streams = |status| context.method.succeeded(status);
-        let opened = self
-            .transport
-            .open_until(request, streams, context.deadline);
-        let (reply, body) = Box::pin(opened).await?;
-        *slot.lock().unwrap_or_else(PoisonError::into_inner) = body;
-        Ok(reply)
     }
 
     /// Returns the headers of a call without its authorization. No other metadata of the
@@ -708,133 +462,6 @@ impl Upstream {
         }
     }
 
-    /// Reads the error body of a reply with a success status. `status` is the HTTP status
-    /// of the error; the fault has the reply's own, and never says that a repetition is
-    /// safe: the upstream did respond with a success. Nothing in it invites a client to
-    /// repeat a call that is not idempotent: neither the code nor `Retry-After`.
-    pub fn fault_in_success(
-        &self,
-        context: &RequestContext<'_>,
-        idempotency: Idempotency,
-        reply: &Reply,
-        status: u16,
-        hint: String,
-    ) -> Box<Fault> {
-        let error = Reply {
-            status: StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-            ..reply.clone()
-        };
-        let mut fault = self.fault(context, idempotency, &error);
-        fault.http_status = reply.status.as_u16();
-        fault.in_success = true;
-        fault.not_processed = false;
-        fault.transient = false;
-        fault.credential_rejected = false;
-        if idempotency == Idempotency::NonIdempotent {
-            fault.retry_after = None;
-            if matches!(
-                fault.code,
-                Code::Unavailable | Code::ResourceExhausted | Code::Aborted
-            ) {
-                fault.code = Code::Unknown;
-            }
-        }
-        fault.metadata.retain(|(key, _)| *key != HINT);
-        fault.metadata.push((HINT, hint));
-        fault
-    }
-
-    /// Reads an error reply with the family's error mapping.
-    fn fault(
-        &self,
-        context: &RequestContext<'_>,
-        idempotency: Idempotency,
-        reply: &Reply,
-    ) -> Box<Fault> {
-        let method = &context.method;
-        let dialect = &*self.settings.dialect;
-        let unverified = method.unverified_in.iter().any(|one| **one == *dialect);
-        let fault_context = FaultContext {
-            dialect,
-            rpc: method.rpc,
-            dialect_optional: method.dialect_optional || unverified,
-            idempotency,
-        };
-        let mut fault = (self.family.fault)(&fault_context, reply);
-        // The log shows some of them.
-        for text in [&mut fault.message, &mut fault.reason] {
-            if let Cow::Owned(shown) = visible(text) {
-                *text = shown;
-            }
-        }
-        let status = reply.status.as_u16();
-        fault.not_processed |= (self.family.not_processed.iter())
-            .any(|(one, text)| *one == status && fault.message.contains(text));
-        if is_rate_limit(reply) {
-            fault.code = Code::ResourceExhausted;
-            fault.retry_after = Some(rate_limit_wait(reply, SystemTime::now()));
-            // Not `not_processed`: a 403 may also mean something else.
-            fault.transient = true;
-        }
-        // The client's own credentials may be valid: it must not replace them.
-        let auth = &self.settings.auth;
-        if fault.code == Code::Unauthenticated && matches!(auth, credentials::Settings::None) {
-            fault.code = Code::FailedPrecondition;
-            fault.metadata.retain(|(key, _)| *key != HINT);
-            let hint = "it requires credentials: set [upstream.auth]".to_owned();
-            fault.metadata.push((HINT, hint));
-        } else if fault.code == Code::Unauthenticated && self.credentials.are_configured() {
-            fault.code = Code::FailedPrecondition;
-            if fault.metadata.iter().all(|(key, _)| *key != HINT) {
-                let hint = "the upstream rejects the gateway's own credentials: its operator \
-                            must check `auth` in its configuration";
-                fault.metadata.push((HINT, hint.to_owned()));
-            }
-        }
-        if matches!(fault.code, Code::NotFound | Code::Unimplemented)
-            && let Some(cause) = missing_api::cause(reply, &fault)
-        {
-            fault.code = Code::Unimplemented;
-            fault.is_unrelated |= cause == missing_api::Cause::Proxy;
-            // A hint of the family is about the resource.
-            fault.metadata.retain(|(key, _)| *key != HINT);
-            fault.metadata.push((HINT, cause.hint().to_owned()));
-        }
-        if let Some(hint) = missing_api::plaintext_hint(&fault) {
-            fault.code = Code::FailedPrecondition;
-            fault.is_unrelated = true;
-            fault.metadata.retain(|(key, _)| *key != HINT);
-            fault.metadata.push((HINT, hint.to_owned()));
-        }
-        if status == 407 && fault.metadata.iter().all(|(key, _)| *key != HINT) {
-            let hint = "a proxy requires credentials: set HTTP_PROXY or HTTPS_PROXY of the gateway \
-                        to http://USER:PASSWORD@HOST:PORT";
-            fault.metadata.push((HINT, hint.to_owned()));
-        }
-        // From a proxy: the upstream may have acted, or may still act. Clients retry
-        // UNAVAILABLE by themselves.
-        if idempotency == Idempotency::NonIdempotent
-            && fault.code == Code::Unavailable
-            && !fault.not_processed
-            && matches!(status, 502..=504)
-        {
-            fault.code = Code::Unknown;
-            // Not an invitation to repeat the call.
-            fault.retry_after = None;
-        }
-        if fault.metadata.iter().all(|(key, _)| *key != HINT)
-            && let Some(hint) = gateway_error_hint(reply.status, idempotency, fault.not_processed)
-        {
-            fault.metadata.push((HINT, hint));
-        }
-        // Without a language in the reply, the message is in the requested one.
-        if fault.locale.is_none() && self.accept_language.is_some() && !fault.message.is_ascii() {
-            let requested = context.client.accept_language.as_ref();
-            fault.locale = requested.and_then(|value| first_language(value.to_str().ok()?));
-        }
-        Box::new(fault)
-    }
-
     /// Returns the error of a call that the circuit breaker rejects, and requests the probe
     /// that may close it.
     fn circuit_open(&self, retry_after: Duration) -> Error {
@@ -848,13 +475,6 @@ impl Upstream {
             retry_after,
         }
     }
-}
-
-/// Returns the first language of an `accept-language` header.
-fn first_language(header: &str) -> Option<String> {
-    let first = header.split([',', ';']).next()?.trim();
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    (!first.is_empty() && first.len() <= 35 && first.chars().all(plain)).then(|| first.to_owned())
 }
 
 /// Adjusts the error of the last attempt if any attempt may have reached the upstream.
@@ -874,6 +494,9 @@ fn adjust(call: &Call, sent: bool, error: Error) -> Error {
             }
         }
         Error::Draining if sent => no_response(call.idempotency, CUT_OFF.to_owned()),
+        Error::UpstreamChanged if sent => {
+            no_response(call.idempotency, CUT_OFF_BY_RELOAD.to_owned())
+        }
         Error::Upstream(mut fault) if sent && fault.not_processed => {
             fault.not_processed = false;
             fault.transient = true;

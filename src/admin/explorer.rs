@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -26,6 +26,7 @@ use super::response::{checked, json, problem};
 use crate::config::Config;
 use crate::contract::{BUILT_IN, Contract};
 use call::CallRequest;
+use drawbridge_transcoder::contract::CanonicalJson;
 
 /// How many calls of visitors run at once.
 const MAX_CALLS: usize = 16;
@@ -78,7 +79,7 @@ impl Connection {
             .is_some_and(|tls| tls.client_ca.is_some());
         let is_local = |address: SocketAddr| address.ip().to_canonical().is_loopback();
         let opens_loopback = is_local(grpc)
-            && config.client_tokens.is_empty()
+            && !config.requires_token()
             && config.admin.is_some_and(|admin| !is_local(admin));
         let host = match grpc.ip() {
             ip if ip.is_unspecified() => String::new(),
@@ -95,7 +96,7 @@ impl Connection {
             port: grpc.port(),
             host,
             has_tls: config.tls.is_some(),
-            needs_token: !config.client_tokens.is_empty(),
+            needs_token: config.requires_token(),
             is_sandbox: config.sandbox,
             problem: if needs_certificate {
                 Some(
@@ -117,22 +118,39 @@ impl Connection {
 
 /// The descriptors of all sets.
 #[derive(Debug)]
-struct Pools(Vec<DescriptorPool>);
+struct Pools(Vec<Pool>);
 
-impl Pools {
+#[derive(Debug)]
+struct Pool {
+    descriptors: DescriptorPool,
+    /// Reads requests. Built for the first call.
+    json: OnceLock<CanonicalJson>,
+}
+
+impl Pool {
     fn method(&self, name: &str) -> Option<MethodDescriptor> {
         let (service, method) = name.split_once('/')?;
-        let mut services = self
-            .0
-            .iter()
-            .filter_map(|pool| pool.get_service_by_name(service));
-        services.find_map(|service| service.methods().find(|one| one.name() == method))
+        let service = self.descriptors.get_service_by_name(service)?;
+        let mut methods = service.methods();
+        methods.find(|one| one.name() == method)
+    }
+
+    fn json(&self) -> &CanonicalJson {
+        self.json
+            .get_or_init(|| CanonicalJson::of(&self.descriptors))
+    }
+}
+
+impl Pools {
+    /// Returns a method, and the descriptors that have it.
+    fn method(&self, name: &str) -> Option<(MethodDescriptor, &Pool)> {
+        let mut pools = self.0.iter();
+        pools.find_map(|pool| Some((pool.method(name)?, pool)))
     }
 
     fn message(&self, name: &str) -> Option<MessageDescriptor> {
-        self.0
-            .iter()
-            .find_map(|pool| pool.get_message_by_name(name))
+        let mut pools = self.0.iter();
+        pools.find_map(|pool| pool.descriptors.get_message_by_name(name))
     }
 }
 
@@ -194,7 +212,12 @@ impl Explorer {
             if let Some(pools) = &*kept {
                 return Ok((pools.clone(), false));
             }
-            let pools = this.sets.iter().map(|set| DescriptorPool::decode(&**set));
+            let pools = this.sets.iter().map(|set| {
+                Ok(Pool {
+                    descriptors: DescriptorPool::decode(&**set)?,
+                    json: OnceLock::new(),
+                })
+            });
             let pools: Result<Vec<_>, _> = pools.collect();
             let pools = Arc::new(Pools(pools?));
             *kept = Some(pools.clone());
@@ -240,7 +263,7 @@ impl Explorer {
             .method(name)
             .filter(|_| self.methods.contains_key(name))
         {
-            Some(method) => json(&describe::request(&method)),
+            Some((method, _)) => json(&describe::request(&method)),
             None => unknown_method(),
         }
     }
@@ -270,13 +293,19 @@ impl Explorer {
             Ok(pools) => pools,
             Err(response) => return response,
         };
-        let known = self.methods.contains_key(&request.method);
-        let Some(method) = pools.method(&request.method).filter(|_| known) else {
+        if !self.methods.contains_key(&request.method) {
             return unknown_method();
-        };
-        match request.prepare(&method) {
-            Ok(prepared) => prepared.run(self.connection.clone(), pools, permit),
-            Err(text) => problem(StatusCode::BAD_REQUEST, &text),
+        }
+        let read = pools.clone();
+        let prepared = tokio::task::spawn_blocking(move || {
+            let (method, pool) = read.method(&request.method)?;
+            Some(request.prepare(&method, pool.json()))
+        });
+        match prepared.await {
+            Ok(Some(Ok(prepared))) => prepared.run(self.connection.clone(), pools, permit),
+            Ok(Some(Err(text))) => problem(StatusCode::BAD_REQUEST, &text),
+            Ok(None) => unknown_method(),
+            Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         }
     }
 }

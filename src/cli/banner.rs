@@ -30,7 +30,7 @@ impl GrpcurlFlags {
         {
             flags += " -cert me.pem -key me.key";
         }
-        if !config.client_tokens.is_empty() {
+        if config.requires_token() {
             flags += " -H \"drawbridge-token: $T\"";
         }
         Self(flags)

@@ -287,6 +287,7 @@ impl<'c> CommandLine<'c> {
             ca: last("ca").map(Into::into),
             cert: last("cert").map(Into::into),
             key: last("key").map(Into::into),
+            server_name: last("server-name"),
         }
     }
 }

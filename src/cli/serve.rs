@@ -57,12 +57,15 @@ pub(super) async fn run_until_stopped(
         stop = signals.next_stop(&reload) => stop,
         never = idle_memory::watch() => match never {},
     };
-    tracing::info!(
-        signal = stop.name,
-        "draining: watches end, calls may finish"
-    );
+    tracing::info!(signal = stop.name, "stopping");
+    let stopping = async {
+        match stop.is_delayed {
+            true => gateway.stop().await,
+            false => gateway.stop_without_delay().await,
+        }
+    };
     tokio::select! {
-        stopped = gateway.stop() => match stopped {
+        stopped = stopping => match stopped {
             Ok(()) => Ok(ExitCode::SUCCESS),
             Err(problem) => Err(vec![problem]),
         },
@@ -104,6 +107,9 @@ fn names(config: &Config) -> String {
 #[derive(Clone, Copy)]
 struct StopSignal {
     name: &'static str,
+    /// Whether the drain waits for its delay. SIGINT is Ctrl-C on a terminal, where no load
+    /// balancer sends connections.
+    is_delayed: bool,
     /// The exit code if it is the second signal: 128 and the number of the signal, as shells
     /// report a process that a signal has ended.
     exit_code: u8,
@@ -111,11 +117,13 @@ struct StopSignal {
 
 const SIGTERM: StopSignal = StopSignal {
     name: "SIGTERM",
+    is_delayed: true,
     exit_code: 128 + 15,
 };
 
 const SIGINT: StopSignal = StopSignal {
     name: "SIGINT",
+    is_delayed: false,
     exit_code: 128 + 2,
 };
 

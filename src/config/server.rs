@@ -47,7 +47,11 @@ pub struct ServerOptions {
     /// Deadline of calls without `grpc-timeout`. Default: 120 s, because Heat waits 60 s for
     /// its engine.
     pub default_deadline: Duration,
-    /// Time after SIGTERM until the remaining calls are cut off. Default: 30 s.
+    /// Time after SIGTERM in which the gateway is not ready and accepts connections and calls
+    /// all the same: load balancers learn of the first meanwhile. Default: 5 s; in the sandbox
+    /// none.
+    pub drain_delay: Duration,
+    /// Time after that until the remaining calls are cut off. Default: 20 s.
     pub drain_timeout: Duration,
     /// Interval of health checks of each upstream. Default: 10 s. Zero: neither logins at
     /// start nor probes.
@@ -88,7 +92,8 @@ impl Default for ServerOptions {
             max_connection_age: None,
             max_connection_age_grace: Duration::from_secs(60),
             default_deadline: Duration::from_secs(120),
-            drain_timeout: Duration::from_secs(30),
+            drain_delay: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(20),
             health_check_interval: Duration::from_secs(10),
             request_body_idle_timeout: Duration::from_secs(30),
             min_request_bytes_per_sec: 1 << 10,
@@ -148,6 +153,7 @@ impl ServerOptions {
             &mut self.max_connection_age_grace,
         );
         section.duration("default_deadline_secs", &mut self.default_deadline);
+        section.duration_or_zero("drain_delay_secs", &mut self.drain_delay);
         section.duration_or_zero("drain_timeout_secs", &mut self.drain_timeout);
         section.duration_or_zero(
             "health_check_interval_secs",

@@ -30,8 +30,8 @@ impl ConnectionMemory {
     }
 
     /// Returns the client of the connection.
-    pub(super) fn peer(&self) -> Peer {
-        self.peer
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
     }
 
     /// Returns what follows the header blocks of the connection, of at most `max_bytes` each.
@@ -41,7 +41,7 @@ impl ConnectionMemory {
     }
 
     /// Returns what the calls of a client draw from.
-    pub(super) fn of(&self, peer: Peer) -> Memory {
+    pub(super) fn of(&self, peer: &Peer) -> Memory {
         let key = peer.key;
         let open = || (key, self.budget.open(key.digest()));
         let (first, memory) = self.first.get_or_init(open);

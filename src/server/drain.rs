@@ -1,5 +1,5 @@
-//! Drains the gateway: reports that it is not ready, ends streams, and lets calls finish
-//! until the drain timeout. The remaining ones then end with an error.
+//! Drains the gateway: reports that it is not ready, and after the drain delay ends streams
+//! and lets calls finish until the drain timeout. The remaining ones then end with an error.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,22 +20,34 @@ pub(super) struct Drain {
     pub probing: AbortHandle,
     /// `/readyz`, so that load balancers send no more connections.
     pub readiness: Readiness,
-    /// gRPC health, for the same reason; its streams end with UNAVAILABLE.
+    /// gRPC health, for the same reason; its streams end with UNAVAILABLE after the delay.
     pub health: HealthRegistry,
     /// Its streams and those of reflection end with UNAVAILABLE, and new ones are rejected.
     pub dispatcher: Arc<Dispatcher>,
+    /// How long the gateway accepts connections and calls after it has said that it is not
+    /// ready.
+    pub delay: Duration,
     /// How long calls may take to finish.
     pub timeout: Duration,
 }
 
+/// How a gateway stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Drains after the drain delay.
+    Delayed,
+    /// Drains at once.
+    Now,
+}
+
 impl Drain {
     /// Runs a server, drains it when `stop` fires or is dropped, and returns when all calls
-    /// have ended. After the timeout the remaining ones are cut off: they end with an error,
+    /// have ended. During the delay, only readiness and health change. After the timeout the remaining ones are cut off: they end with an error,
     /// and a connection that is still open [`CUT_OFF_GRACE`] later is closed. `server` gets the
     /// future that completes when it is to accept no more connections.
     pub(super) async fn serve<F: Future<Output = ()>>(
         self,
-        stop: oneshot::Receiver<()>,
+        stop: oneshot::Receiver<Stop>,
         server: impl FnOnce(oneshot::Receiver<()>) -> F,
     ) {
         let timeout = self.timeout;
@@ -43,7 +55,17 @@ impl Drain {
         let (shutdown, shut_down) = oneshot::channel::<()>();
         let drain = async {
             // An error means that the handle was dropped, which stops the server, too.
-            let _ = stop.await;
+            let stop = stop.await.unwrap_or(Stop::Now);
+            self.readiness.set(false);
+            self.health.set_not_serving();
+            if stop == Stop::Delayed && !self.delay.is_zero() {
+                tracing::info!(
+                    drain_delay_secs = self.delay.as_secs_f64(),
+                    "not ready: connections and calls are accepted until the drain begins"
+                );
+                tokio::time::sleep(self.delay).await;
+            }
+            tracing::info!("draining: watches end, calls may finish");
             self.begin();
             let _ = shutdown.send(());
             tokio::time::sleep(timeout).await;
@@ -52,7 +74,7 @@ impl Drain {
                 calls = dispatcher.metrics.calls_in_flight(),
                 "drain timeout: the remaining calls are cut off"
             );
-            dispatcher.upstreams.cut_off().begin();
+            dispatcher.upstreams.cut_off();
             tokio::time::sleep(CUT_OFF_GRACE).await;
         };
         tokio::select! {
@@ -63,8 +85,7 @@ impl Drain {
 
     fn begin(&self) {
         self.probing.abort();
-        self.readiness.set(false);
-        self.health.drain();
+        self.health.end_streams();
         self.dispatcher.watches.drain();
     }
 }

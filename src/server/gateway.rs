@@ -15,10 +15,10 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::pb::v1::server_reflection_server::ServerReflectionServer;
 
 use super::admin_listener::AdminListener;
-use super::authn::ClientTokens;
+use super::authn::{Access, SharedAccess};
 use super::descriptors::DescriptorShares;
 use super::dispatcher::Dispatcher;
-use super::drain::Drain;
+use super::drain::{Drain, Stop};
 use super::health_service::{HealthRegistry, HealthService};
 use super::listen_files::{ReloadHandle, Watched};
 use super::listener::Connections;
@@ -29,7 +29,7 @@ use super::status::StatusSource;
 use super::{gateway_service, gauges, health, listen_files, listener};
 use crate::admin::{self, Connection, Explorer, Page, Readiness};
 use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
-use crate::config::{Config, ListenFiles, PLAINTEXT_TOKENS};
+use crate::config::{Config, ListenFiles, PLAINTEXT_TOKENS, TRUSTED_SIDECAR};
 use crate::families::family;
 use crate::telemetry::{Metrics, UpstreamRequestMetrics};
 use crate::upstream::{ExchangeHook, Upstreams, default_downloads};
@@ -64,7 +64,7 @@ pub struct ServerHandle {
     pub admin: Option<SocketAddr>,
     /// Reads the files of `[listen]` at once.
     pub reload: ReloadHandle,
-    stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<Stop>,
     done: tokio::task::JoinHandle<()>,
 }
 
@@ -131,6 +131,9 @@ impl Gateway {
             listener::bind(self.config.listen, "", "listen.grpc or DRAWBRIDGE_LISTEN").await?;
         if self.config.has_plaintext_tokens() {
             tracing::warn!(listen = %self.config.listen, "{PLAINTEXT_TOKENS}");
+        }
+        if self.config.trusts_sidecar {
+            tracing::warn!(listen = %self.config.listen, "{TRUSTED_SIDECAR}");
         }
         let admin = match self.config.admin {
             Some(address) => {
@@ -210,14 +213,15 @@ impl BoundGateway {
         let routes = Routes::new(health.max_decoding_message_size(max_bytes))
             .add_service(reflection.max_decoding_message_size(max_bytes))
             .add_service(upstreams.max_decoding_message_size(max_bytes));
-        let tokens = ClientTokens::new(&config.client_tokens);
+        let access = Access::new(&config, None).map_err(|e| vec![e])?;
+        let access = SharedAccess::new(access);
         let methods = dispatcher.methods.values();
         let forwarded = methods.flat_map(|method| &method.forwarded_headers);
         let forwarded = forwarded.map(http::HeaderName::as_str).collect();
         let browsers = Browsers::new(config.web.clone(), &forwarded);
         let router = Router::new(
             dispatcher.clone(),
-            tokens.clone(),
+            access.clone(),
             routes.prepare(),
             browsers,
             config.server.max_metadata_bytes,
@@ -228,11 +232,15 @@ impl BoundGateway {
         let (reload, requests) = listen_files::requests();
         let reloading = config.listen_source.clone().map(|source| {
             let connections = connections.clone();
+            let mut changed = config.clone();
             let apply = move |files: &ListenFiles| {
                 if let Some(tls) = &files.tls {
                     connections.replace_tls(tls)?;
                 }
-                tokens.replace(&files.client_tokens);
+                changed.client_tokens = files.client_tokens.clone();
+                changed.jwt = files.jwt.clone();
+                let changed = Access::new(&changed, Some(&access.load()))?;
+                access.replace(changed);
                 Ok(())
             };
             let watched = Watched::new(source, config.listen_files(), requests, apply);
@@ -277,9 +285,10 @@ impl BoundGateway {
             readiness: readiness.clone(),
             health: registry,
             dispatcher,
+            delay: config.server.drain_delay,
             timeout: config.server.drain_timeout,
         };
-        let (stop, stopped) = oneshot::channel::<()>();
+        let (stop, stopped) = oneshot::channel::<Stop>();
         readiness.set(true);
         let done = tokio::spawn(async move {
             let serve = |shutdown: oneshot::Receiver<()>| {
@@ -306,14 +315,28 @@ impl BoundGateway {
 }
 
 impl ServerHandle {
-    /// Drains and stops the gateway: rejects new calls, ends watches with UNAVAILABLE, and
-    /// returns when all calls have ended or the drain timeout has passed.
+    /// Stops the gateway as SIGTERM does. Fails readiness and health, and after the drain delay
+    /// rejects new connections and calls, ends watches with UNAVAILABLE, and returns when all
+    /// calls have ended or the drain timeout has passed.
     ///
     /// # Errors
     ///
     /// Returns the failure that has stopped the server before.
     pub async fn stop(self) -> Result<(), String> {
-        let _ = self.stop.send(());
+        self.end(Stop::Delayed).await
+    }
+
+    /// Stops the gateway as [`ServerHandle::stop`] does, without the drain delay.
+    ///
+    /// # Errors
+    ///
+    /// Returns the failure that has stopped the server before.
+    pub async fn stop_without_delay(self) -> Result<(), String> {
+        self.end(Stop::Now).await
+    }
+
+    async fn end(self, stop: Stop) -> Result<(), String> {
+        let _ = self.stop.send(stop);
         let done = self.done.await;
         done.map_err(|panic| format!("the server has failed: {panic}"))
     }

@@ -22,8 +22,19 @@ pub(super) struct HealthRegistry(Arc<watch::Sender<Statuses>>);
 #[derive(Debug, Default)]
 struct Statuses {
     by_service: BTreeMap<String, ServingStatus>,
-    /// All services are NOT_SERVING for good, and streams end.
-    draining: bool,
+    phase: Phase,
+}
+
+/// What the stop of the gateway changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    /// Probes set the statuses.
+    #[default]
+    Serving,
+    /// All services are NOT_SERVING for good.
+    NotServing,
+    /// Streams end, too.
+    Ended,
 }
 
 impl HealthRegistry {
@@ -32,16 +43,16 @@ impl HealthRegistry {
         let server = (String::new(), ServingStatus::Serving);
         Self(Arc::new(watch::Sender::new(Statuses {
             by_service: services.into_iter().chain([server]).collect(),
-            draining: false,
+            phase: Phase::Serving,
         })))
     }
 
-    /// Sets the status of a service. Has no effect during a drain. Streams are notified of
+    /// Sets the status of a service. Has no effect after [`Self::set_not_serving`]. Streams are notified of
     /// changes only.
     pub(super) fn set(&self, service: &str, status: ServingStatus) {
         self.0.send_if_modified(|statuses| {
             let known = statuses.by_service.get_mut(service);
-            match known.filter(|known| !statuses.draining && **known != status) {
+            match known.filter(|known| statuses.phase == Phase::Serving && **known != status) {
                 Some(known) => {
                     *known = status;
                     true
@@ -51,14 +62,19 @@ impl HealthRegistry {
         });
     }
 
-    /// Sets all services to NOT_SERVING for good, and ends the streams.
-    pub(super) fn drain(&self) {
+    /// Sets all services to NOT_SERVING for good. Streams are notified, and continue.
+    pub(super) fn set_not_serving(&self) {
         self.0.send_modify(|statuses| {
-            statuses.draining = true;
+            statuses.phase = Phase::NotServing;
             for status in statuses.by_service.values_mut() {
                 *status = ServingStatus::NotServing;
             }
         });
+    }
+
+    /// Ends the streams with UNAVAILABLE, after their last status.
+    pub(super) fn end_streams(&self) {
+        self.0.send_modify(|statuses| statuses.phase = Phase::Ended);
     }
 
     fn get(&self, service: &str) -> Option<Reported> {
@@ -133,17 +149,17 @@ async fn send_changes(
 ) -> Error {
     let mut sent = None;
     loop {
-        let (status, draining) = {
+        let (status, phase) = {
             let statuses = statuses.borrow_and_update();
             let status = statuses.get(service).unwrap_or(Reported::ServiceUnknown);
-            (status, statuses.draining)
+            (status, statuses.phase)
         };
         if sent != Some(status) {
             // Fails only when the client has left, and then this future is dropped.
             let _ = sender.send(Ok(response(status))).await;
             sent = Some(status);
         }
-        if draining || statuses.changed().await.is_err() {
+        if phase == Phase::Ended || statuses.changed().await.is_err() {
             return Error::Draining;
         }
     }
@@ -151,6 +167,8 @@ async fn send_changes(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio_stream::StreamExt;
     use tonic::Code;
 
@@ -186,7 +204,7 @@ mod tests {
         assert_eq!(check("c.C").await, Err(Code::NotFound));
         registry.set("c.C", UP);
         assert_eq!(check("c.C").await, Err(Code::NotFound), "fixed at start");
-        registry.drain();
+        registry.set_not_serving();
         registry.set("a.A", UP);
         for service in ["", "a.A", "b.B"] {
             assert_eq!(check(service).await, Ok(NotServing), "{service:?}");
@@ -215,9 +233,22 @@ mod tests {
         registry.set("a.A", DOWN);
         registry.set("a.A", UP);
         assert_eq!(next(&mut a).await, Ok(Serving));
-        registry.drain();
+        registry.set_not_serving();
         registry.set("a.A", UP);
         assert_eq!(next(&mut a).await, Ok(NotServing));
+        // One that is opened meanwhile continues, too.
+        let mut during = watch("a.A").await;
+        assert_eq!(next(&mut during).await, Ok(NotServing));
+        // The tasks of the streams run.
+        for _ in 0..8 {
+            tokio::task::yield_now().await;
+        }
+        for stream in [&mut a, &mut during] {
+            let polled = tokio::time::timeout(Duration::ZERO, next(stream)).await;
+            assert!(polled.is_err(), "no message, no end");
+        }
+        registry.end_streams();
+        assert_eq!(next(&mut during).await, Err(Code::Unavailable));
         assert_eq!(next(&mut a).await, Err(Code::Unavailable));
         assert!(a.next().await.is_none());
         assert_eq!(next(&mut unknown).await, Err(Code::Unavailable));

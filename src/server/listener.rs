@@ -22,6 +22,7 @@ use super::connection_end::ConnectionEnd;
 use super::connection_limits::{Activity, ConnectionLimits, Slot};
 use super::connection_memory::ConnectionMemory;
 use super::http1_body::Http1Body;
+use super::http1_errors::ReadableErrors;
 use super::router::Router;
 use super::stream_executor::{StreamBody, StreamExecutor};
 use super::tls::{self, Handshakes};
@@ -203,7 +204,7 @@ impl Connections {
             return;
         }
         let budget = self.router.dispatcher().memory.clone();
-        let memory = |peer| ConnectionMemory::new(budget, peer);
+        let memory = |peer| Arc::new(ConnectionMemory::new(budget, peer));
         let Some(tls) = &self.tls else {
             return self
                 .serve_http(stream, memory(Peer::at(peer.ip())), slot, draining)
@@ -214,10 +215,15 @@ impl Connections {
             _ = slot.evicted() => return self.metrics.closed(EVICTED),
             _ = draining.changed() => return,
         };
-        match handshake {
-            Ok(Some(stream)) => {
-                let peer = tls::peer(&stream).unwrap_or(Peer::at(peer.ip()));
-                self.serve_http(stream, memory(peer), slot, draining).await;
+        let client = match handshake {
+            Ok(Some(stream)) => tls::peer(&stream).map(|client| Some((stream, client))),
+            Ok(None) => Ok(None),
+            Err(reason) => Err(reason),
+        };
+        match client {
+            Ok(Some((stream, client))) => {
+                let client = client.unwrap_or(Peer::at(peer.ip()));
+                (self.serve_http(stream, memory(client), slot, draining)).await;
             }
             Ok(None) => {}
             Err(reason) => {
@@ -234,7 +240,7 @@ impl Connections {
     async fn serve_http<T>(
         &self,
         io: T,
-        memory: ConnectionMemory,
+        memory: Arc<ConnectionMemory>,
         slot: Slot,
         mut draining: watch::Receiver<()>,
     ) where
@@ -266,6 +272,7 @@ impl Connections {
         let io = io.with_head_timeout(settings.preface_timeout, activity.clone());
         let max_headers = (HTTP2_METADATA_FACTOR * settings.max_metadata_bytes) as usize;
         let io = io.with_header_blocks(memory.header_blocks(max_headers, settings.preface_timeout));
+        let io = ReadableErrors::new(io, activity.clone());
         let io = TokioIo::new(CoalescedWrites::new(io));
         let http = self.http(activity);
         let mut connection = pin!(http.serve_connection(io, service));

@@ -18,6 +18,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::http_client::not_delivered;
 use crate::memory::{Memory, Reservation};
+use crate::upstream::Upstream;
 use drawbridge_transcoder::api::drawbridge::v1::{self, WatchEvent, WatchEventType};
 use drawbridge_transcoder::contract::Outcome;
 
@@ -58,6 +59,10 @@ impl LoopSource for SnapshotLoop {
 
     fn map(loops: &mut Loops) -> &mut LoopMap<Self> {
         &mut loops.snapshots
+    }
+
+    fn upstream(&self) -> Option<&Arc<Upstream>> {
+        self.source.upstream()
     }
 
     fn take_retry_after(&self) -> Duration {

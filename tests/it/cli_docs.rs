@@ -152,7 +152,7 @@ fn page_has_the_commands_and_arguments() {
     let connection = call.get_arguments().filter(|arg| is_connection(arg));
     write!(
         text,
-        "\n### Connection\n\nOf `call`, `watch`, `ls` and `describe`:\n\n{}\n",
+        "\n### Connection\n\nOf `call`, `watch`, `ls`, `describe` and `health`:\n\n{}\n",
         table(connection)
     )
     .unwrap();
@@ -180,7 +180,7 @@ fn is_inherited(name: &str, arg: &Arg) -> bool {
 #[test]
 fn page_has_the_exit_codes_and_variables() {
     let page = std::fs::read_to_string(path(PAGE)).unwrap();
-    for code in [0, 1, 2, 124, 130, 143] {
+    for code in [0, 1, 2, 3, 4, 124, 130, 143] {
         assert!(page.contains(&format!("\n| {code} | ")), "{code}");
     }
     for (_, command) in commands() {
@@ -243,7 +243,7 @@ fn manual_has_the_commands_and_arguments() {
         }
     }
     roff.control("SH", ["CONNECTION"]);
-    roff.text([roman("Of call, watch, ls and describe:")]);
+    roff.text([roman("Of call, watch, ls, describe and health:")]);
     let call = commands()
         .into_iter()
         .find(|(name, _)| name == "call")
@@ -270,7 +270,7 @@ async fn examples_of_help_texts_run_as_pasted() {
     let folder = tempfile::tempdir().unwrap();
     let binary = std::path::Path::new(env!("CARGO_BIN_EXE_drawbridge"));
     let mut count = 0;
-    for name in ["call", "watch", "ls", "describe"] {
+    for name in ["call", "watch", "ls", "describe", "health"] {
         let (_, command) = commands()
             .into_iter()
             .find(|(known, _)| known == name)

@@ -14,6 +14,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 use tonic_types::StatusExt;
 
+use crate::support::StoppedClock;
 use crate::support::client::Watch;
 use crate::support::recorder::{Answer, Recorder};
 use crate::support::{Client, Gateway, http_get, settings, upstream};
@@ -132,6 +133,54 @@ async fn drain_is_not_held_by_streams() {
     println!("drained within {:?}", started.elapsed());
 }
 
+/// Load balancers learn that the gateway is not ready while it still serves those that do not
+/// know it yet.
+#[tokio::test]
+async fn connections_and_calls_are_accepted_until_the_drain_delay_ends() {
+    let recorder = in_progress().await;
+    let mut config = settings(vec![upstream("u", "heat", &recorder.url())]);
+    let delay = Duration::from_secs(5);
+    config.server.drain_delay = delay;
+    let gateway = Gateway::start(config).await;
+    let (grpc, admin) = (gateway.running.grpc, gateway.running.admin.unwrap());
+    let client = &gateway.client;
+    let mut before = watch(client).await;
+    before.next().await.unwrap().unwrap();
+    let mut health = health_watch(client, HEAT).await;
+    let status = health.next().await.unwrap().unwrap().status();
+    assert_eq!(status, ServingStatus::Serving);
+
+    let clock = StoppedClock::new();
+    let stop = tokio::spawn(gateway.running.stop());
+    let status = health.next().await.unwrap().unwrap().status();
+    assert_eq!(status, ServingStatus::NotServing);
+    assert_eq!(http_get(&format!("http://{admin}/readyz")).await.0, 503);
+    assert_eq!(http_get(&format!("http://{admin}/livez")).await.0, 200);
+    let sets = [drawbridge::contract::BUILT_IN.to_vec()];
+    let late = Client::connect(grpc, &sets).await;
+    for client in [client, &late] {
+        let request = json!({"deployment_id": "d"});
+        client.call(GET, request).await.unwrap();
+    }
+    let mut during = watch(&late).await;
+    during.next().await.unwrap().unwrap();
+    let mut late_health = health_watch(&late, "").await;
+    let status = late_health.next().await.unwrap().unwrap().status();
+    assert_eq!(status, ServingStatus::NotServing);
+    assert!(!stop.is_finished());
+
+    tokio::time::advance(delay).await;
+    drop(clock);
+    for health in [&mut health, &mut late_health] {
+        assert_retryable(&health.next().await.unwrap().unwrap_err(), "DRAINING");
+    }
+    for watch in [before, during] {
+        assert_retryable(&end(watch).await, "DRAINING");
+    }
+    stop.await.unwrap().unwrap();
+    tokio::net::TcpStream::connect(grpc).await.unwrap_err();
+}
+
 /// An old connection ends its streams as a drain does; unary calls complete, and the client
 /// can go on with another connection.
 #[tokio::test]
@@ -210,8 +259,14 @@ pub struct Serve {
 impl Serve {
     /// Starts it for an upstream, with this standard output.
     fn start(upstream: &str, stdout: impl Into<Stdio>) -> Self {
+        Self::start_delayed(upstream, 0, stdout)
+    }
+
+    /// As [`Serve::start`], with this drain delay.
+    fn start_delayed(upstream: &str, delay_secs: u64, stdout: impl Into<Stdio>) -> Self {
         let text = format!(
-            "[listen]\ngrpc = \"127.0.0.1:0\"\n[[upstream]]\nname = \"u\"\nfamily = \"heat\"\n\
+            "[listen]\ngrpc = \"127.0.0.1:0\"\n[server]\ndrain_delay_secs = {delay_secs}\n\
+             [[upstream]]\nname = \"u\"\nfamily = \"heat\"\n\
              project_id = \"p1\"\nendpoint = \"{upstream}\"\nauth = {{ kind = \"none\" }}\n"
         );
         Self::start_in(tempfile::tempdir().unwrap(), &text, stdout)
@@ -334,6 +389,30 @@ async fn second_signal_exits_at_once() {
         assert!(log.contains("second signal"), "{log}");
         assert_ne!(call.await.unwrap(), Code::Ok);
     }
+}
+
+/// SIGINT has no delay; a second signal ends that of SIGTERM.
+#[tokio::test(flavor = "multi_thread")]
+async fn drain_delay_is_that_of_sigterm() {
+    for second in [("TERM", 143), ("INT", 130)] {
+        let mut gateway = Serve::start_delayed("http://127.0.0.1:1", 3_600, Stdio::piped());
+        let address = gateway.address();
+        gateway.send("TERM");
+        gateway.wait_for("drain_delay_secs=3600");
+        let client = Client::connect(address, &[]).await;
+        let mut health = health_watch(&client, "").await;
+        let status = health.next().await.unwrap().unwrap().status();
+        assert_eq!(status, ServingStatus::NotServing);
+        gateway.send(second.0);
+        let (exit, log) = gateway.wait();
+        assert_eq!(exit, Some(second.1), "{log}");
+        assert!(!log.contains("draining"), "{log}");
+    }
+    let mut gateway = Serve::start_delayed("http://127.0.0.1:1", 3_600, Stdio::piped());
+    gateway.address();
+    gateway.send("INT");
+    gateway.wait_for("draining");
+    assert_eq!(gateway.wait().0, Some(0));
 }
 
 #[test]

@@ -133,11 +133,11 @@ async fn failed_watch_prints_the_error() {
         (&["deployment", "d1", "--metadata", "x"], "write NAME=VALUE"),
         (
             &["deployment", "d1", "--ca", "x.pem"],
-            "--ca, --cert and --key are for https://",
+            "--ca, --cert, --key and --server-name are for https://",
         ),
         (
             &["deployment", "d1", "--cert", "c.pem", "--key", "k.pem"],
-            "--ca, --cert and --key are for https://",
+            "--ca, --cert, --key and --server-name are for https://",
         ),
     ] {
         let out = run(&gateway, args).await;

@@ -3,6 +3,8 @@
 pub mod client;
 pub mod compare;
 pub mod heat_suite;
+pub mod jwt;
+pub mod log;
 pub mod process;
 pub mod recorder;
 pub mod request;
@@ -106,6 +108,7 @@ pub fn settings(upstreams: Vec<upstream::Settings>) -> Config {
     config.sandbox = false;
     config.listen = ([127, 0, 0, 1], 0).into();
     config.admin = Some(([127, 0, 0, 1], 0).into());
+    // `Config::sandbox` has no drain delay.
     config.server.drain_timeout = Duration::from_secs(5);
     // Logins and probes come at any time: tests of them set an interval.
     config.server.health_check_interval = Duration::ZERO;

@@ -54,13 +54,13 @@ impl Process {
         self.child.id()
     }
 
-    /// Stops it and returns its output. The second SIGTERM, if it is necessary, ends calls that
+    /// Stops it and returns its output. The second SIGINT, if it is necessary, ends calls that
     /// hang; SIGKILL would cut off the end of the log.
     pub fn stop(mut self) -> String {
         while self.child.try_wait().unwrap().is_none() {
             let id = self.id().to_string();
             // It may exit meanwhile.
-            let _ = Command::new("kill").args(["-s", "TERM", &id]).status();
+            let _ = Command::new("kill").args(["-s", "INT", &id]).status();
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
         let mut text = std::io::read_to_string(&mut self.stdout).unwrap();

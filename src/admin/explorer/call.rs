@@ -8,7 +8,8 @@ use axum::body::Body;
 use axum::http::{Response, StatusCode, Uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes};
+use drawbridge_transcoder::contract::CanonicalJson;
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions};
@@ -55,14 +56,18 @@ pub(super) struct CallRequest {
 /// A call that can be made.
 pub(super) struct PreparedCall {
     method: MethodDescriptor,
-    messages: Vec<DynamicMessage>,
+    messages: Vec<Bytes>,
     metadata: MetadataMap,
     timeout: Option<Duration>,
 }
 
 impl CallRequest {
     /// Reads messages and metadata. Fails with a text for the visitor.
-    pub(super) fn prepare(self, method: &MethodDescriptor) -> Result<PreparedCall, String> {
+    pub(super) fn prepare(
+        self,
+        method: &MethodDescriptor,
+        json: &CanonicalJson,
+    ) -> Result<PreparedCall, String> {
         if method.is_client_streaming() && method.is_server_streaming() {
             return Err("this page makes no bidirectional calls".to_owned());
         }
@@ -70,7 +75,7 @@ impl CallRequest {
             return Err("send one message".to_owned());
         }
         let messages = self.messages.iter().enumerate().map(|(number, text)| {
-            message(&method.input(), text).map_err(|error| match self.messages.len() {
+            message(&method.input(), text, json).map_err(|error| match self.messages.len() {
                 1 => error,
                 _ => format!("message {}: {error}", number + 1),
             })
@@ -88,9 +93,16 @@ impl CallRequest {
     }
 }
 
-fn message(descriptor: &MessageDescriptor, text: &RawValue) -> Result<DynamicMessage, String> {
-    let mut json = serde_json::Deserializer::from_str(text.get());
-    DynamicMessage::deserialize(descriptor.clone(), &mut json).map_err(|error| error.to_string())
+fn message(
+    descriptor: &MessageDescriptor,
+    text: &RawValue,
+    json: &CanonicalJson,
+) -> Result<Bytes, String> {
+    let message = json
+        .message(descriptor.full_name())
+        .ok_or("the descriptors have no such message")?;
+    let read = json.to_wire(message, text.get().as_bytes());
+    read.map_err(|problem| problem.to_string())
 }
 
 /// Reads metadata. Values are secret, whatever their names.
@@ -290,17 +302,17 @@ fn details(details: &[u8], pools: &Pools) -> Value {
     details.collect()
 }
 
-/// Encodes any message, and decodes those of one type.
+/// Sends messages that are encoded, and decodes those of one type.
 struct DynamicCodec(MessageDescriptor);
 
 impl Codec for DynamicCodec {
-    type Encode = DynamicMessage;
+    type Encode = Bytes;
     type Decode = DynamicMessage;
-    type Encoder = DynamicEncoder;
+    type Encoder = WireEncoder;
     type Decoder = DynamicDecoder;
 
-    fn encoder(&mut self) -> DynamicEncoder {
-        DynamicEncoder
+    fn encoder(&mut self) -> WireEncoder {
+        WireEncoder
     }
 
     fn decoder(&mut self) -> DynamicDecoder {
@@ -308,15 +320,15 @@ impl Codec for DynamicCodec {
     }
 }
 
-struct DynamicEncoder;
+struct WireEncoder;
 
-impl Encoder for DynamicEncoder {
-    type Item = DynamicMessage;
+impl Encoder for WireEncoder {
+    type Item = Bytes;
     type Error = Status;
 
-    fn encode(&mut self, item: DynamicMessage, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        let encoded = item.encode(into);
-        encoded.map_err(|error| Status::internal(error.to_string()))
+    fn encode(&mut self, item: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.put(item);
+        Ok(())
     }
 }
 

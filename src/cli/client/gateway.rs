@@ -61,13 +61,18 @@ impl Gateway {
             Some("http") => {
                 let files = [&ca, &cert, &key].into_iter().flatten();
                 // Variables are those of other gateways.
-                if files.into_iter().any(|file| file.is_flag) {
-                    return Err(bad(&"--ca, --cert and --key are for https://"));
+                if files.into_iter().any(|file| file.is_flag) || options.server_name.is_some() {
+                    return Err(bad(
+                        &"--ca, --cert, --key and --server-name are for https://",
+                    ));
                 }
             }
             Some("https") => {
                 has_ca = ca.is_some();
-                let tls = tls(ca.as_ref(), cert.as_ref(), key.as_ref())?;
+                let mut tls = tls(ca.as_ref(), cert.as_ref(), key.as_ref())?;
+                if let Some(name) = &options.server_name {
+                    tls = tls.domain_name(name);
+                }
                 endpoint = endpoint.tls_config(tls).map_err(|e| {
                     let problem = diagnosis::last_cause(&e);
                     match has_ca {

@@ -40,6 +40,9 @@ pub struct ConnectionOptions {
     /// Private key of the client certificate, PEM. Default: DRAWBRIDGE_GATEWAY_KEY.
     #[arg(long, value_name = "FILE", global = true)]
     pub key: Option<PathBuf>,
+    /// Name that the gateway's certificate must have. Default: the host of the URL.
+    #[arg(long, value_name = "NAME", global = true)]
+    pub server_name: Option<String>,
 }
 
 /// Where a file is named: the flag or the variable.
@@ -96,6 +99,9 @@ impl ConnectionOptions {
                 add(flag, &file.to_string_lossy());
             }
         }
+        if let Some(name) = &self.server_name {
+            add("server-name", name);
+        }
         if let Some(upstream) = &self.upstream {
             add("upstream", upstream);
         }
@@ -127,6 +133,7 @@ impl fmt::Debug for ConnectionOptions {
             .field("ca", &self.ca)
             .field("cert", &self.cert)
             .field("key", &self.key)
+            .field("server_name", &self.server_name)
             .finish()
     }
 }

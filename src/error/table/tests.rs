@@ -87,6 +87,7 @@ fn errors() -> Vec<Error> {
         overload(Code::ResourceExhausted),
         credential(Code::Unauthenticated),
         credential(Code::FailedPrecondition),
+        Error::IssuerKeysUnknown,
         Error::PlaintextCredentials {
             is_from_catalog: true,
         },
@@ -121,6 +122,7 @@ fn errors() -> Vec<Error> {
         },
         Error::ConnectionTooOld,
         Error::Draining,
+        Error::UpstreamChanged,
     ]
 }
 
@@ -149,6 +151,7 @@ Overload             Unavailable        CIRCUIT_BREAKER_OPEN    -    transient N
 Overload             ResourceExhausted  OVERLOADED              -    transient Never        All       prefix
 Credential           Unauthenticated    CREDENTIALS_REJECTED    -    -         Never        All       prefix
 Credential           FailedPrecondition LOGIN_NOT_POSSIBLE      -    -         Never        All       prefix
+IssuerKeysUnknown    Unavailable        ISSUER_KEYS_UNKNOWN     -    transient Never        All       -
 PlaintextCredentials FailedPrecondition PLAINTEXT_CREDENTIALS   -    -         Never        All       prefix
 Login                FailedPrecondition LOGIN_REJECTED          -    -         Never        Operators prefix
 Login                FailedPrecondition LOGIN_NOT_POSSIBLE      -    -         Never        Operators prefix
@@ -175,6 +178,7 @@ ListRestarted        Aborted            LIST_RESTARTED          sent transient N
 SlowReader           Aborted            SLOW_READER             sent transient Never        All       prefix
 ConnectionTooOld     Unavailable        CONNECTION_TOO_OLD      -    transient Never        All       -
 Draining             Unavailable        DRAINING                -    transient Never        All       -
+UpstreamChanged      Unavailable        UPSTREAM_CHANGED        -    transient Never        All       prefix
 ";
 
 #[test]

@@ -1,23 +1,26 @@
 //! Binds a request message to a REST call, by tables that are compiled at start.
 
+mod query;
+mod request_checker;
+
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
 use http::Method as Verb;
 
-use super::expression::expression;
-use super::path_template::{Variable, encode};
-use super::plan::{Node, Param, Plan, What};
+use self::query::separate;
+use self::request_checker::{Checker, Trail};
+use super::path_template::Variable;
+use super::plan::{Node, Plan};
 use super::raw_body::RawBody;
 use super::view::{View, descend};
 use crate::Error;
 use crate::call::{Call, Idempotency, MAX_URL_BYTES, Media};
-use crate::json::wire::{self, MAX_DEPTH, Malformed, Value};
+use crate::json::wire::{self, Malformed, Value};
 use crate::json::{self, Problem};
 use crate::output_limit::finished;
-use crate::schema::{Cardinality, Field, FieldIndex, Kind, MessageId, Schema};
+use crate::schema::{Field, FieldIndex, Kind, MessageId, Schema};
 
 /// The tables of one rpc's request.
 #[derive(Debug)]
@@ -462,123 +465,6 @@ impl Binding {
         }
     }
 
-    fn query(&self, params: &[Param], view: &View<'_>, out: &mut String) -> Result<(), Error> {
-        for param in params {
-            let field = view.field(param.index);
-            let fault = |problem: Problem| Error::Binding {
-                field: param.path.to_string(),
-                problem: problem.problem,
-            };
-            match &param.what {
-                What::Message(id, params) => {
-                    if let Some(bytes) = view.message(param.index) {
-                        let below = View::of(&self.schema, *id, bytes).map_err(Error::malformed)?;
-                        self.query(params, &below, out)?;
-                    }
-                }
-                What::Expression(id) => {
-                    if let Some(bytes) = view.message(param.index) {
-                        let text = expression(&self.schema, *id, bytes, &param.path)?;
-                        if !text.is_empty() {
-                            param.write(&text, out);
-                        }
-                    }
-                }
-                What::Flag => {
-                    if matches!(view.value(param.index), Some(Value::Varint(set)) if set != 0) {
-                        separate(out);
-                        out.push_str(&param.name);
-                    }
-                }
-                What::Value => {
-                    if let Some(value) = self.text(view, param.index).map_err(fault)? {
-                        let value = self.name(field, value, &param.path)?;
-                        param.write(&value, out);
-                    }
-                }
-                What::Each => {
-                    for value in view.elements(param.index) {
-                        let value = value.map_err(Error::malformed)?;
-                        let value = text(&self.schema, field, value).map_err(fault)?;
-                        let value = self.name(field, value, &param.path)?;
-                        param.write(&value, out);
-                    }
-                }
-                What::CommaList => {
-                    let mut list = String::new();
-                    for (at, value) in view.elements(param.index).enumerate() {
-                        let value = value.map_err(Error::malformed)?;
-                        let value = text(&self.schema, field, value).map_err(fault)?;
-                        if value.contains(',') {
-                            return Err(Error::Binding {
-                                field: format!("{}[{at}]", param.path),
-                                problem: "must not contain a comma: the API separates the \
-                                          elements by commas"
-                                    .into(),
-                            });
-                        }
-                        let path = format!("{}[{at}]", param.path);
-                        let value = self.name(field, value, &path)?;
-                        if at > 0 {
-                            list.push(',');
-                        }
-                        list.push_str(&value);
-                    }
-                    if view.is_set(param.index) {
-                        param.write(&list, out);
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns the REST name of the field that the value names, where the field has
-    /// `field_names`; any other value unchanged.
-    fn name<'v>(
-        &self,
-        field: &Field,
-        value: Cow<'v, str>,
-        path: &str,
-    ) -> Result<Cow<'v, str>, Error> {
-        let Some(rule) = &field.names else {
-            return Ok(value);
-        };
-        let (name, suffix) = match value.trim().split_once(' ') {
-            Some((name, suffix)) => (name, Some(suffix.trim())),
-            None => (value.trim(), None),
-        };
-        let message = self.schema.message(rule.message);
-        let by_name = message.field(name).map(|(index, _)| index);
-        let found = by_name
-            .or_else(|| message.names.get(name.as_bytes()))
-            .map(|index| &message.fields[usize::from(index)])
-            .map(|field| match field.raw_of {
-                Some(of) => &message.fields[usize::from(of)],
-                None => field,
-            })
-            .filter(|field| !field.additional_properties);
-        let suffix = suffix.map(|suffix| {
-            let mut known = rule.suffixes.iter();
-            known.find(|known| known.eq_ignore_ascii_case(suffix))
-        });
-        match (found, suffix) {
-            (Some(field), None) => Ok(field.wire_name.to_string().into()),
-            (Some(field), Some(Some(suffix))) => Ok(format!("{} {suffix}", field.wire_name).into()),
-            (found, _) => Err(Error::Binding {
-                field: path.to_owned(),
-                problem: match found {
-                    None => format!("is not the name of a field of {}", message.name),
-                    Some(_) if rule.suffixes.is_empty() => "must be a field name only".to_owned(),
-                    Some(_) => format!(
-                        "must be a field name, optionally followed by one of: {}",
-                        rule.suffixes.join(", ")
-                    ),
-                },
-            }),
-        }
-    }
-
     /// Returns the value of any field of the request as JSON; none when it is unset.
     pub fn field_json(&self, index: FieldIndex, request: &[u8]) -> Result<Option<Bytes>, Error> {
         let mut json = Vec::new();
@@ -623,21 +509,6 @@ impl Binding {
     }
 }
 
-impl Param {
-    fn write(&self, value: &str, out: &mut String) {
-        separate(out);
-        out.push_str(&self.name);
-        out.push('=');
-        encode(value, out);
-    }
-}
-
-fn separate(query: &mut String) {
-    if !query.is_empty() {
-        query.push('&');
-    }
-}
-
 /// Returns the text of one value. Strings, the common case, are not copied.
 fn text<'v>(schema: &Schema, field: &Field, value: Value<'v>) -> Result<Cow<'v, str>, Problem> {
     if let (Kind::String, Value::Bytes(bytes)) = (field.kind, value) {
@@ -649,103 +520,6 @@ fn text<'v>(schema: &Schema, field: &Field, value: Value<'v>) -> Result<Cow<'v, 
             });
     }
     json::text(schema, field, value).map(Cow::Owned)
-}
-
-/// Checks all messages of a request for missing fields and for fields that must not be
-/// sent.
-struct Checker<'a> {
-    binding: &'a Binding,
-    plan: &'a Plan,
-    dialect: &'a str,
-    /// Whether a field below the outermost level is set that must not be sent.
-    has_unsent: bool,
-}
-
-impl Checker<'_> {
-    fn check(&mut self, node: &Node, view: &View<'_>, trail: &Trail<'_>) -> Result<(), Error> {
-        for rule in &node.rules {
-            let field = view.field(rule.index);
-            if let Some(minimum) = rule.minimum {
-                check_minimum(field, view, rule.index, minimum, trail)?;
-            }
-            if rule.unsent {
-                self.has_unsent |= view.is_set(rule.index);
-                continue;
-            }
-            if rule.required
-                && !view.is_filled(rule.index)
-                && !field.raw.is_some_and(|raw| view.is_filled(raw))
-                && !view.is_other_filled(field)
-            {
-                let by_dialect = field.required_in.iter().any(|d| **d == *self.dialect);
-                let problem = if by_dialect && !field.required {
-                    format!("is required by the dialect {}", self.dialect)
-                } else {
-                    "is required".to_owned()
-                };
-                return Err(Error::Binding {
-                    field: trail.below(&field.name, None).to_string(),
-                    problem,
-                });
-            }
-            let (Some(below), Kind::Message(id)) = (rule.below, field.kind) else {
-                continue;
-            };
-            if let Cardinality::Repeated | Cardinality::Map = field.cardinality {
-                for (at, element) in view.elements(rule.index).enumerate() {
-                    if let Value::Bytes(bytes) = element.map_err(Error::malformed)? {
-                        let trail = trail.below(&field.name, Some(at));
-                        self.descend(below, id, bytes, &trail)?;
-                    }
-                }
-            } else if let Some(bytes) = view.message(rule.index) {
-                self.descend(below, id, bytes, &trail.below(&field.name, None))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn descend(
-        &mut self,
-        node: usize,
-        id: MessageId,
-        wire: &[u8],
-        trail: &Trail<'_>,
-    ) -> Result<(), Error> {
-        let fault = |malformed: Malformed| Error::Malformed(format!("{trail}: {malformed}"));
-        if trail.depth > MAX_DEPTH {
-            return Err(fault(Malformed::Depth));
-        }
-        let view = View::of(&self.binding.schema, id, wire).map_err(fault)?;
-        self.check(&self.plan.nodes[node], &view, trail)
-    }
-}
-
-/// Fails when a value of the integer field is below the minimum.
-fn check_minimum(
-    field: &Field,
-    view: &View<'_>,
-    index: FieldIndex,
-    minimum: i64,
-    trail: &Trail<'_>,
-) -> Result<(), Error> {
-    let below = |value| wire::integer(field.kind, value).is_some_and(|n| n < i128::from(minimum));
-    let fault = |at| Error::Binding {
-        field: trail.below(&field.name, at).to_string(),
-        problem: format!("must be at least {minimum}"),
-    };
-    if field.is_single() {
-        return match view.value(index) {
-            Some(value) if below(value) => Err(fault(None)),
-            _ => Ok(()),
-        };
-    }
-    for (at, element) in view.elements(index).enumerate() {
-        if below(element.map_err(Error::malformed)?) {
-            return Err(fault(Some(at)));
-        }
-    }
-    Ok(())
 }
 
 impl Plan {
@@ -771,45 +545,6 @@ impl Plan {
             }
         }
         Ok(())
-    }
-}
-
-/// The path to a field; formatted only for an error.
-struct Trail<'a> {
-    above: Option<&'a Trail<'a>>,
-    name: &'a str,
-    element: Option<usize>,
-    depth: u32,
-}
-
-impl Trail<'_> {
-    const ROOT: Trail<'static> = Trail {
-        above: None,
-        name: "",
-        element: None,
-        depth: 0,
-    };
-
-    fn below<'b>(&'b self, name: &'b str, element: Option<usize>) -> Trail<'b> {
-        Trail {
-            above: Some(self),
-            name,
-            element,
-            depth: self.depth + 1,
-        }
-    }
-}
-
-impl fmt::Display for Trail<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(above) = self.above.filter(|above| above.above.is_some()) {
-            write!(f, "{above}.")?;
-        }
-        f.write_str(self.name)?;
-        match self.element {
-            Some(at) => write!(f, "[{at}]"),
-            None => Ok(()),
-        }
     }
 }
 

@@ -1,19 +1,22 @@
 //! Builds the tables from descriptors. Every contradiction is a diagnostic of its message or enum.
 
+mod enumeration;
+mod link;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap};
 
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, EnumDescriptor, ExtensionDescriptor, FieldDescriptor,
-    FileDescriptor, Kind as ProtoKind, MessageDescriptor, Value,
+    DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, FileDescriptor,
+    Kind as ProtoKind, MessageDescriptor, Value,
 };
 
+use self::link::{link_raw_field, link_url_field};
 use super::mask_names::NamesOfSet;
 use super::problems::Problems;
 use super::*;
 use crate::api::drawbridge::v1 as rules;
-
-#[cfg(test)]
-mod tests;
 
 /// Most fields of a message: fields and oneofs together are counted in 16 bits.
 const MAX_FIELDS: usize = 30_000;
@@ -603,104 +606,6 @@ impl Builder {
             ProtoKind::Enum(e) => Kind::Enum(self.enum_ids[e.full_name()]),
         }
     }
-
-    fn enumeration(&mut self, descriptor: &EnumDescriptor) -> Enum {
-        let file = descriptor.parent_file();
-        let of_file = read(&file.options(), self.options.file.as_ref());
-        let of_file: rules::FileRules =
-            self.rules(&file, file.name(), "(drawbridge.v1.file)", of_file);
-        if rules::EnumNames::try_from(of_file.enum_names).is_err() {
-            let problem = format!("{} is not a naming of enum values", of_file.enum_names);
-            let option = "(drawbridge.v1.file).enum_names";
-            self.report(&file, file.name(), option, problem);
-        }
-        let is_full = self.canonical || of_file.enum_names() == rules::EnumNames::Full;
-        let mut values = Vec::new();
-        // Names that are read, too, where no value has them as its text or alias.
-        let mut further: Vec<(String, u16)> = Vec::new();
-        for (index, value) in descriptor.values().enumerate().take(usize::from(u16::MAX)) {
-            let rules = read(&value.options(), self.options.enum_value.as_ref());
-            let option = "(drawbridge.v1.enum_value)";
-            let rules: rules::EnumValueRules = self.rules(&file, value.full_name(), option, rules);
-            let short = without_prefix(descriptor.name(), value.name());
-            let text = match &*rules.name {
-                "" if is_full => value.name(),
-                "" => short,
-                name => name,
-            };
-            further.push((value.name().to_owned(), index as u16));
-            if rules.name.is_empty() && !self.canonical {
-                further.push((short.to_owned(), index as u16));
-            }
-            values.push(EnumValue {
-                number: value.number(),
-                text: text.into(),
-                aliases: rules.aliases.iter().map(|a| a.as_str().into()).collect(),
-            });
-        }
-        let mut known: BTreeMap<&str, &EnumValue> = BTreeMap::new();
-        let mut texts: Vec<(&str, u16)> = Vec::new();
-        for (index, value) in values.iter().enumerate().take(usize::from(u16::MAX) - 1) {
-            for text in std::iter::once(&value.text).chain(&value.aliases) {
-                match known.insert(text, value) {
-                    None => texts.push((text, index as u16)),
-                    Some(other) if other.number == value.number => {}
-                    Some(other) => {
-                        let problem =
-                            format!("the text `{text}` is also the text of {}", other.number);
-                        let option = "(drawbridge.v1.enum_value).name";
-                        self.report(&file, descriptor.full_name(), option, problem);
-                    }
-                }
-            }
-        }
-        further.retain(|(text, _)| !known.contains_key(&**text));
-        let of_enum = read(&descriptor.options(), self.options.enumeration.as_ref());
-        let of_enum: rules::EnumRules = self.rules(
-            &file,
-            descriptor.full_name(),
-            "(drawbridge.v1.enum_type)",
-            of_enum,
-        );
-        let mut lenient: Vec<(String, u16)> = texts
-            .iter()
-            .filter(|_| of_enum.lenient)
-            .map(|(text, index)| (letters(text), *index))
-            // A text without letters is compared exactly.
-            .filter(|(letters, _)| !letters.is_empty())
-            .collect();
-        let mut first: BTreeMap<&str, i32> = BTreeMap::new();
-        for (text, index) in &lenient {
-            let number = values[usize::from(*index)].number;
-            if *first.entry(text).or_insert(number) != number {
-                let problem = format!(
-                    "compared by letters only, `{text}` is the text of two \
-                                       values"
-                );
-                let option = "(drawbridge.v1.enum_type).lenient";
-                self.report(&file, descriptor.full_name(), option, problem);
-            }
-        }
-        let further_letters = further.iter().map(|(text, index)| (letters(text), *index));
-        let further_letters = further_letters.filter(|(letters, _)| !letters.is_empty());
-        lenient.extend(further_letters.filter(|_| of_enum.lenient));
-        texts.extend(further.iter().map(|(text, index)| (&**text, *index)));
-        let lenient = of_enum
-            .lenient
-            .then(|| Names::new(lenient.iter().map(|(text, i)| (&**text, *i)).collect()));
-        if texts.len() >= usize::from(u16::MAX) {
-            let problem = "too many values".into();
-            self.report(&file, descriptor.full_name(), "values", problem);
-            texts.clear();
-        }
-        Enum {
-            name: descriptor.full_name().into(),
-            texts: Names::new(texts),
-            lenient,
-            null: descriptor.full_name() == "google.protobuf.NullValue",
-            values,
-        }
-    }
 }
 
 /// Compiles a condition.
@@ -724,54 +629,6 @@ fn is_bare_text(text: &str) -> bool {
 fn indexes(fields: &[Field], wanted: impl Fn(&Field) -> bool) -> Box<[FieldIndex]> {
     let all = (0..).zip(fields).filter(|(_, f)| wanted(f));
     all.map(|(index, _)| index).collect()
-}
-
-/// Links the field at `index` to the field whose URLs it has.
-fn link_url_field(fields: &mut [Field], index: usize, target: &str) -> Result<(), String> {
-    let Some(of) = fields.iter().position(|f| *f.name == *target) else {
-        return Err(format!("there is no field `{target}`"));
-    };
-    let field = &fields[index];
-    let is_list = field.cardinality == Cardinality::Repeated;
-    if !is_list || !matches!(field.kind, Kind::String | Kind::Message(_)) || !field.output_only {
-        return Err("is for OUTPUT_ONLY repeated strings and messages".into());
-    }
-    if of == index || !fields[of].is_member() {
-        return Err(format!("`{target}` is not read from a member of its own"));
-    }
-    fields[index].urls_of = Some(of as FieldIndex);
-    fields[of].url_fields.push(index as FieldIndex);
-    Ok(())
-}
-
-/// Links the raw field at `index` to the field whose text it has.
-fn link_raw_field(fields: &mut [Field], index: usize, target: &str) -> Result<(), String> {
-    let raw = &fields[index];
-    let Some(of) = fields.iter().position(|f| *f.name == *target) else {
-        return Err(format!("there is no field `{target}`"));
-    };
-    let other = &fields[of];
-    let lists = [raw, other].map(|f| f.cardinality == Cardinality::Repeated);
-    if of == index || other.raw_of.is_some() {
-        return Err("a raw field cannot have a raw field itself".into());
-    }
-    if raw.kind != Kind::String || raw.cardinality == Cardinality::Map {
-        return Err("only a string can be a raw field".into());
-    }
-    if raw.oneof.is_some() || other.oneof.is_some() {
-        return Err("members of a oneof cannot have a raw field".into());
-    }
-    if lists[0] != lists[1] || other.cardinality == Cardinality::Map {
-        return Err(format!(
-            "`{target}` and this field must both be single, or both repeated"
-        ));
-    }
-    if other.raw.is_some() {
-        return Err(format!("`{target}` already has a raw field"));
-    }
-    fields[index].raw_of = Some(of as FieldIndex);
-    fields[of].raw = Some(index as FieldIndex);
-    Ok(())
 }
 
 /// Checks that values of this type have the form.
@@ -840,22 +697,4 @@ fn lower_camel(name: &str) -> String {
         }
     }
     camel
-}
-
-/// Removes the enum's name from that of a value: `IN_PROGRESS` for
-/// `DEPLOYMENT_STATUS_IN_PROGRESS` of `DeploymentStatus`. Underscores are ignored: both
-/// `Jp1Status` and `JP1Status` have the prefix `JP1_STATUS_`.
-fn without_prefix<'a>(of: &str, value: &'a str) -> &'a str {
-    let mut rest = value;
-    for c in of.chars().filter(|&c| c != '_') {
-        rest = rest.trim_start_matches('_');
-        match rest.strip_prefix(c.to_ascii_uppercase()) {
-            Some(after) => rest = after,
-            None => return value,
-        }
-    }
-    match rest.strip_prefix('_') {
-        Some(text) if !text.is_empty() => text,
-        _ => value,
-    }
 }

@@ -1,3 +1,4 @@
+use super::enumeration::without_prefix;
 use super::*;
 
 #[test]
