@@ -110,7 +110,7 @@ pub fn examples(gateway: &str, tls: bool) -> String {
 
   drawbridge call SoftwareDeploymentService/ListSoftwareDeployments '{server}'{flags}
   drawbridge call SoftwareDeploymentService/CreateSoftwareDeployment '{create}'{flags}
-  drawbridge watch SoftwareDeploymentService/WatchSoftwareDeployments '{server}'{flags}
+  drawbridge watch SoftwareDeploymentService/WatchSoftwareDeployments '{server}' --timeout 5s{flags}
   drawbridge call StackService/CreateStack '{shop}'{flags}
   drawbridge watch StackService/WatchStack '{{\"stack_name\": \"shop\"}}'{flags}
   job=$(drawbridge call AddonService/ExecuteAddonAction '{addon}'{flags} | grep -o 'JOB[^\"]*'); echo $job
@@ -129,7 +129,7 @@ The same with grpcurl (https://github.com/fullstorydev/grpcurl), which is not pa
 
   grpcurl {security} -d '{server}' {gateway} {deployment}/ListSoftwareDeployments
   grpcurl {security} -d '{create}' {gateway} {deployment}/CreateSoftwareDeployment
-  grpcurl {security} -d '{server}' {gateway} {deployment}/WatchSoftwareDeployments
+  grpcurl {security} -d '{server}' -max-time 5 {gateway} {deployment}/WatchSoftwareDeployments
   grpcurl {security} -d '{shop}' {gateway} {stack}/CreateStack
   grpcurl {security} -d '{{\"stack_name\": \"shop\"}}' {gateway} {stack}/WatchStack
   job=$(grpcurl {security} -d '{addon}' {gateway} {stage}.AddonService/ExecuteAddonAction | grep -o 'JOB[^\"]*'); echo $job

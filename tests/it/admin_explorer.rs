@@ -304,6 +304,13 @@ async fn invalid_call_is_not_made() {
         assert_eq!(page.status, status, "{request}: {error}");
         assert!(error.contains(want), "{request}: {error}");
     }
+    // As Connect: what would be lost is rejected.
+    let twice =
+        format!(r#"{{"method": "{method}", "messages": [{{"configId": "c", "config_id": "d"}}]}}"#);
+    let page = send_call(admin, &twice).await;
+    let error = &page.json()["error"];
+    let want = json!("config_id: the field is there twice");
+    assert_eq!((page.status, error), (400, &want));
     let json_type = ("content-type", "application/json");
     let valid = json!({"method": method, "messages": [{"configId": "c"}]}).to_string();
     for headers in [
