@@ -445,9 +445,9 @@ mod tests {
             ("*", "..", "`..` as a path segment"),
             ("*", "a/../b", "`..` as a path segment"),
             ("**", "a/../b", "`..` as a path segment"),
-            ("**", "a//b", "none of its segments may be empty"),
-            ("**", "/a", "none of its segments may be empty"),
-            ("**", "a/", "none of its segments may be empty"),
+            ("**", "a//b", "must not have an empty segment, at its ends"),
+            ("**", "/a", "must not have an empty segment, at its ends"),
+            ("**", "a/", "must not have an empty segment, at its ends"),
             ("projects/*", "projects", "the form `projects/*`"),
             (
                 "projects/*",

@@ -202,11 +202,7 @@ fn what_would_be_lost_or_guessed_is_an_error() {
             r"stringMap.\u0061",
             "the key is there twice",
         ),
-        (
-            r#"{"int64Map": {"7": {}, "07": {}}}"#,
-            "int64Map.07",
-            "twice",
-        ),
+        (r#"{"int64Map": {"7": {}, "7": {}}}"#, "int64Map.7", "twice"),
         (
             r#"{"object": {"x": {"k": 1, "k": 2}}}"#,
             "object.x.k",
