@@ -43,18 +43,19 @@ impl Uploads {
     }
 
     /// Reads the messages of a stream to the end and makes the call that sends the file.
-    /// Sends nothing itself.
+    /// Sends nothing itself. `check` may reject the first message, which has all fields but the
+    /// chunks.
     pub async fn receive(
         &self,
-        method: &Method,
-        upload: &Upload,
-        dialect: &str,
+        (method, upload, dialect): (&Method, &Upload, &str),
         memory: &Memory,
         messages: &mut impl RequestMessages,
+        check: impl FnOnce(&Bytes) -> Result<(), Error>,
     ) -> Result<Call, Error> {
         let Some(first) = next(messages).await? else {
             return Err(Error::Malformed("the stream has no message".into()));
         };
+        check(&first)?;
         let mut call = method.bind(&first, dialect)?;
         let file_name = upload.file_name(&first)?;
         let boundary = boundary();

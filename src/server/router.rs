@@ -29,6 +29,7 @@ use crate::server::protocol::{
 use crate::server::request_body_timeout::TimeoutBody;
 use crate::server::request_message::MessageReader;
 use crate::server::stream_info::is_logged;
+use crate::server::visibility::Visibility;
 use crate::spelling::nearest;
 
 /// The rpcs that [`Routes`] serve, without the leading slash.
@@ -126,7 +127,7 @@ impl Router {
         let (call, request, encoding) = WebCall::begin(protocol, request);
         let response = match encoding {
             Ok(encoding) => self.call(request, connection, encoding, Some(&call)),
-            Err(error) => self.reject(request.uri().path(), request.headers(), &error),
+            Err(error) => self.reject(request.uri().path(), request.headers(), &error, None),
         };
         Box::pin(async move {
             let mut response = call.respond(response.await);
@@ -156,7 +157,7 @@ impl Router {
         if size > self.max_metadata_bytes {
             let limit = self.max_metadata_bytes;
             let error = Error::MetadataTooLarge { size, limit };
-            return self.reject(path, request.headers(), &error);
+            return self.reject(path, request.headers(), &error, None);
         }
         match self.authenticate(path, request.headers(), connection) {
             Ok(caller) => self.call_as(caller, request, connection, encoding, web),
@@ -203,7 +204,11 @@ impl Router {
     /// Serves one call of this client; see [`Self::call`].
     fn call_as(
         &self,
-        Caller { peer, by_bearer }: Caller,
+        Caller {
+            peer,
+            by_bearer,
+            policy,
+        }: Caller,
         mut request: Request<Body>,
         connection: &ConnectionMemory,
         encoding: Encoding,
@@ -223,30 +228,48 @@ impl Router {
                 return self.not_a_call(rejection, request.method());
             }
             let dispatcher = self.dispatcher.clone();
-            let admission = match dispatcher.admission(request.headers(), call_bytes, memory) {
+            let admission = dispatcher.admission(request.headers(), call_bytes, memory);
+            let admission = admission.and_then(|mut admission| {
+                let is_stream = method.method.is_stream();
+                admission.slot = dispatcher.client_slot(&peer, is_stream)?;
+                Ok(admission)
+            });
+            let admission = match admission {
                 Ok(admission) => admission,
-                Err(error) => return self.reject(path, request.headers(), &error),
+                Err(error) => return self.reject(path, request.headers(), &error, peer.identity()),
             };
             let deadline = admission.deadline;
             let request = request.map(|body| TimeoutBody::new(body, deadline, timeouts));
             return Box::pin(async move {
-                let response = dispatcher.serve(&method, request, peer, (admission, encoding));
+                let client = (peer, policy);
+                let response = dispatcher.serve(&method, request, client, (admission, encoding));
                 dispatcher.mark_sandbox(response.await)
             });
         }
-        if let Some(status) = self.dispatcher.not_served(path, request.headers()) {
+        if let Some(status) = self
+            .dispatcher
+            .not_served(path, request.headers(), peer.identity())
+        {
             return self.ready(status.into_http());
         }
         let Some(own) = own_method(path) else {
             let error = Error::UnknownMethod(self.unknown_method(path));
-            return self.reject(path, request.headers(), &error);
+            return self.reject(path, request.headers(), &error, peer.identity());
         };
         if let Some(Err(rejection)) = web.map(|web| web.check_own_kind(own)) {
             return self.not_a_call(rejection, request.method());
         }
+        let slot = match self.dispatcher.client_slot(&peer, false) {
+            Ok(slot) => slot,
+            Err(error) => {
+                return self.reject(path, request.headers(), &error, peer.identity());
+            }
+        };
         let reservation = match memory.reserve(call_bytes) {
             Ok(reservation) => reservation,
-            Err(exhausted) => return self.reject(path, request.headers(), &exhausted.into()),
+            Err(exhausted) => {
+                return self.reject(path, request.headers(), &exhausted.into(), peer.identity());
+            }
         };
         let is_compressed = match encoding == Encoding::default() {
             // Tonic reads it.
@@ -255,15 +278,21 @@ impl Router {
         };
         let is_compressed = match is_compressed {
             Ok(is_compressed) => is_compressed,
-            Err(error) => return self.reject(path, request.headers(), &error),
+            Err(error) => return self.reject(path, request.headers(), &error, peer.identity()),
         };
         let until = Deadline::after(timeouts.total);
         let request = request.map(|body| match encoding.is_bare {
             true => TimeoutBody::new(body, until, timeouts),
             false => TimeoutBody::of_requests(body, until, timeouts),
         });
+        let mut request = request;
+        if let Some(policy) = policy {
+            let identity = peer.identity.clone();
+            (request.extensions_mut()).insert(Visibility { identity, policy });
+        }
         let (dispatcher, routes) = (self.dispatcher.clone(), self.routes.clone());
         Box::pin(async move {
+            let _slot = slot;
             let response = match own_format(&dispatcher, encoding, is_compressed, own).await {
                 Ok(format) => {
                     let own = (own, format, until);
@@ -283,8 +312,16 @@ impl Router {
     }
 
     /// Rejects a request before an rpc is selected.
-    fn reject(&self, path: &str, headers: &HeaderMap, error: &Error) -> ResponseFuture {
-        self.dispatcher.metrics.unsupported.inc();
+    fn reject(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+        error: &Error,
+        identity: Option<&str>,
+    ) -> ResponseFuture {
+        if !error.is_rejection() {
+            self.dispatcher.metrics.unsupported.inc();
+        }
         let mut client = Downstream::from_metadata(headers);
         client.identify();
         let request_id = client.request_id.as_ref();
@@ -294,7 +331,8 @@ impl Router {
             None => own_method(path).unwrap_or_default(),
         };
         let id = request_id.unwrap_or_default();
-        self.dispatcher.record_rejection(operation, id, error);
+        self.dispatcher
+            .record_rejection(operation, id, error, identity);
         let (message, reason) = ("request rejected", error.log_text());
         if is_logged(message, error, false) {
             tracing::info!(operation, request_id, reason, "{message}");

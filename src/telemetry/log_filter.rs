@@ -30,7 +30,7 @@ const DEPENDENCY_LEVEL: LevelFilter = LevelFilter::WARN;
 const OWN_CRATES: [&str; 3] = ["drawbridge", "drawbridge_sandbox", "drawbridge_transcoder"];
 
 /// The parts of the gateway: the modules of `src/`.
-const OWN_MODULES: [&str; 18] = [
+const OWN_MODULES: [&str; 19] = [
     "admin",
     "cli",
     "config",
@@ -43,6 +43,7 @@ const OWN_MODULES: [&str; 18] = [
     "families",
     "http_client",
     "memory",
+    "policy",
     "reload",
     "server",
     "spelling",

@@ -73,11 +73,7 @@ async fn probe_checks_the_name_of_the_certificate() {
     let named = [&["health", "--server-name", "gateway.example"], &flags[..]].concat();
     for (args, code, want) in [
         (&named, 0, "SERVING\n"),
-        (
-            &[&["health"], &flags[..]].concat(),
-            2,
-            "not valid for name",
-        ),
+        (&[&["health"], &flags[..]].concat(), 2, "not valid for name"),
     ] {
         let mut probe = std::process::Command::new(env!("CARGO_BIN_EXE_drawbridge"));
         probe.args(args).env_clear();
