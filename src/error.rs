@@ -6,10 +6,12 @@
 
 mod status;
 mod table;
+mod unknown_rpc;
 
 pub(crate) use status::{cut, head, visible};
 use table::Audience;
 pub(crate) use table::Retry;
+pub(crate) use unknown_rpc::unknown_rpc;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -241,6 +243,10 @@ pub enum Error {
     /// The gateway is stopping. Nothing was sent.
     #[error("the gateway is stopping")]
     Draining,
+    /// A reload has removed the upstream, or changed its settings. Nothing was sent; the
+    /// messages of a stream before are valid.
+    #[error("the configuration of this upstream has changed: retry")]
+    UpstreamChanged,
 }
 
 /// Why the policy denies a call.
@@ -449,7 +455,9 @@ impl Error {
                 *retry_after
             }
             Self::IssuerKeysUnknown => Some(RETRY_AFTER_KEYS),
-            Self::Draining | Self::ConnectionTooOld => Some(RETRY_AFTER_DRAINING),
+            Self::Draining | Self::ConnectionTooOld | Self::UpstreamChanged => {
+                Some(RETRY_AFTER_DRAINING)
+            }
             _ => None,
         }
     }

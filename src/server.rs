@@ -43,6 +43,7 @@ mod gauges;
 mod health;
 mod health_service;
 mod http1_body;
+mod http1_errors;
 mod listen_files;
 mod listener;
 mod message_format;

@@ -15,7 +15,8 @@ pub use failed_calls::{FailedCall, FailedCalls, MAX_FAILED_CALLS};
 pub use log_filter::LogFilter;
 pub use log_writer::{dropped_lines, flush};
 pub use metrics::{
-    ClientCalls, DURATION_BUCKETS, Metrics, RpcMetrics, Sample, UpstreamRequestMetrics, code_name,
+    ClientCalls, DURATION_BUCKETS, Metrics, RpcMetrics, RpcProtocol, Sample,
+    UpstreamRequestMetrics, code_name,
 };
 pub use repeated::LineKind;
 pub use traces::server_span;

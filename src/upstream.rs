@@ -129,7 +129,10 @@ pub struct Upstream {
     check_requests: Notify,
     /// Wakes them, too: whether the upstream responds.
     probe_requests: Notify,
-    /// Ends the calls in flight. Shared by all upstreams of the gateway.
+    /// Ends the streams that wait for changes: the configuration has another upstream instead,
+    /// or none.
+    replaced: CutOff,
+    /// Ends the calls in flight.
     cut_off: CutOff,
 }
 
@@ -145,6 +148,10 @@ impl fmt::Debug for Upstream {
 
 /// Why a call that was sent has no response when the gateway stops.
 pub(crate) const CUT_OFF: &str = "the gateway is stopping, and its drain timeout has passed";
+
+/// The same for a call of an upstream that a reload has removed or changed.
+const CUT_OFF_BY_RELOAD: &str = "the configuration of this upstream has changed, and the drain \
+                                 timeout has passed";
 
 /// The problem of configured credentials with an `http` URL of another host.
 pub(crate) const PLAINTEXT: &str = "credentials would be sent over plaintext HTTP, where anyone \
@@ -244,6 +251,7 @@ impl Upstream {
             availability: Availability::new(settings.auth.has_login(), settings.auth.is_held()),
             check_requests: Notify::new(),
             probe_requests: Notify::new(),
+            replaced: CutOff::default(),
             cut_off: CutOff::default(),
             settings,
         })
@@ -282,7 +290,7 @@ impl Upstream {
             let attempts = pin!(self.attempts(context, call, &mut sent));
             self.cut_off.bound(attempts).await
         };
-        let result = result.unwrap_or(Err(Error::Draining));
+        let result = result.unwrap_or_else(|| Err(self.end()));
         if !context.method.anonymous {
             self.record_call(&result);
         }
@@ -321,9 +329,36 @@ impl Upstream {
         })
     }
 
-    /// Returns whether the gateway has cut off the calls in flight.
-    pub(crate) fn is_cut_off(&self) -> bool {
-        self.cut_off.has_begun()
+    /// Returns what ends the calls in flight.
+    pub(crate) fn cut_off(&self) -> &CutOff {
+        &self.cut_off
+    }
+
+    /// Ends watches and lists with [`Error::UpstreamChanged`], at once or when they need the
+    /// upstream next. Other calls may finish until [`Self::cut_off`].
+    pub(crate) fn replace(&self) {
+        self.replaced.begin();
+    }
+
+    /// Returns what [`Self::replace`] begins.
+    pub(crate) fn replaced(&self) -> &CutOff {
+        &self.replaced
+    }
+
+    /// Returns the error of calls and streams that end before anything was sent.
+    pub(crate) fn end(&self) -> Error {
+        match self.replaced.has_begun() {
+            true => Error::UpstreamChanged,
+            false => Error::Draining,
+        }
+    }
+
+    /// Returns why a call that was sent and cut off has no response.
+    pub(crate) fn cut_off_text(&self) -> String {
+        match self.replaced.has_begun() {
+            true => CUT_OFF_BY_RELOAD.to_owned(),
+            false => CUT_OFF.to_owned(),
+        }
     }
 
     /// Returns the headers of a call without its authorization. No other metadata of the
@@ -459,6 +494,9 @@ fn adjust(call: &Call, sent: bool, error: Error) -> Error {
             }
         }
         Error::Draining if sent => no_response(call.idempotency, CUT_OFF.to_owned()),
+        Error::UpstreamChanged if sent => {
+            no_response(call.idempotency, CUT_OFF_BY_RELOAD.to_owned())
+        }
         Error::Upstream(mut fault) if sent && fault.not_processed => {
             fault.not_processed = false;
             fault.transient = true;

@@ -19,7 +19,7 @@ use super::stream_limiter::{StreamLimiter, StreamPermit};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::http_client::ResponseBody;
-use crate::upstream::{self, DownloadPermit};
+use crate::upstream::{self, DownloadPermit, Upstream};
 use drawbridge_transcoder::call::Idempotency;
 use drawbridge_transcoder::contract::{Download, MAX_START_BYTES, Method, ObjectScan};
 
@@ -127,9 +127,9 @@ impl FileStream {
         Poll::Ready(Some(message))
     }
 
-    /// Returns the error of a file that ends before its end, since the gateway stops.
-    pub fn cut_off(&self) -> Error {
-        upstream::no_response(self.idempotency, upstream::CUT_OFF.to_owned())
+    /// Returns the error of a file that ends before its end, since its upstream is cut off.
+    pub fn cut_off(&self, upstream: &Upstream) -> Error {
+        upstream::no_response(self.idempotency, upstream.cut_off_text())
     }
 
     fn is_late(&mut self, cx: &mut Context<'_>) -> bool {

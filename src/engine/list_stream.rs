@@ -142,6 +142,10 @@ impl Walk {
         if self.settings.limiter.is_draining() {
             return Err(Error::Draining);
         }
+        let upstream = &self.settings.context.upstream;
+        if upstream.replaced().has_begun() {
+            return Err(upstream.end());
+        }
         self.read().await?;
         Ok(self)
     }

@@ -180,6 +180,8 @@ impl Error {
                 row(Unavailable, "CONNECTION_TOO_OLD", NOT_SENT, TRANSIENT, Never, All, NO_PREFIX),
             Self::Draining =>
                 row(Unavailable, "DRAINING", NOT_SENT, TRANSIENT, Never, All, NO_PREFIX),
+            Self::UpstreamChanged =>
+                row(Unavailable, "UPSTREAM_CHANGED", NOT_SENT, TRANSIENT, Never, All, PREFIX),
         }
     }
 }

@@ -12,7 +12,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use crate::config::Config;
-use crate::deadline::Deadline;
+use crate::deadline::{CutOff, Deadline};
 use crate::downstream::{Downstream, Peer};
 use crate::engine::call_context::CallContext;
 use crate::engine::list_stream::{self, ListStream};
@@ -37,7 +37,9 @@ use crate::server::response_write_timeout::{ResponseWriteTimeout, SlowReader};
 use crate::server::served_method::ServedMethod;
 use crate::server::stream_info::{StreamInfo, is_logged, traced};
 use crate::server::visibility::Visibility;
-use crate::telemetry::{AuditLine, AuditLog, FailedCall, FailedCalls, Metrics, code_name};
+use crate::telemetry::{
+    AuditLine, AuditLog, FailedCall, FailedCalls, Metrics, RpcProtocol, code_name,
+};
 use crate::upstream::{Upstream, Upstreams};
 use crate::watch::Watches;
 use drawbridge_transcoder::contract::{Contract, LeftOut, Method};
@@ -171,83 +173,31 @@ impl Dispatcher {
         response
     }
 
-    /// Counts and logs a request that is not authenticated, and returns its status.
-    pub(super) fn reject(&self, path: &str, headers: &HeaderMap, error: &Error) -> Status {
-        let mut client = Downstream::from_metadata(headers);
-        client.identify();
-        let request_id = client.request_id.as_ref();
-        let request_id = request_id
-            .and_then(|id| id.to_str().ok())
-            .unwrap_or_default();
-        // A path that is not in the contract could be any text: it is not logged.
-        let operation = match self.methods.get(path) {
-            Some(_) => &path[1..],
-            None => "",
-        };
-        let message = "request rejected: unauthenticated";
-        if is_logged(message, error, false) {
-            tracing::info!(
-                operation,
-                request_id,
-                reason = error.log_text(),
-                "{message}"
-            );
-        }
-        self.metrics.unauthenticated.inc();
-        self.record_rejection(operation, request_id, error, None);
-        let mut status = error.status(&error::StatusContext {
-            operation,
-            upstream: "",
-            request_id,
-            start_succeeded: false,
-        });
-        if let Some(id) = client.request_id {
-            status.metadata_mut().as_mut().insert("x-request-id", id);
-        }
-        status
-    }
-
-    /// Counts and logs a call of an rpc that is in a descriptor set and is not served, and
-    /// returns its status, which says why. None for a path that is in no descriptor set.
-    pub(super) fn not_served(
+    /// Records and logs a call of a client, known by this identity, that is rejected before its rpc
+    /// is called, and returns its status.
+    pub(super) fn reject(
         &self,
-        path: &str,
-        headers: &HeaderMap,
+        message: &'static str,
+        (operation, protocol, headers): (&str, RpcProtocol, &HeaderMap),
         identity: Option<&str>,
-    ) -> Option<Status> {
-        let left_out = self.left_out.get(path)?;
-        let operation = &path[1..];
+        error: &Error,
+    ) -> Status {
         let mut client = Downstream::from_metadata(headers);
         client.identify();
         let request_id = client.request_id.as_ref();
         let request_id = request_id.and_then(|id| id.to_str().ok());
-        let error = Error::NotServed(left_out.to_string().into());
-        let mut status = error.status(&error::StatusContext {
-            operation,
-            request_id: request_id.unwrap_or_default(),
-            ..error::StatusContext::default()
-        });
-        self.metrics.rpc(operation, "").count(status.code());
-        self.record_rejection(operation, request_id.unwrap_or_default(), &error, identity);
-        let reason = error.log_text();
-        let message = "call failed: not served";
-        if is_logged(message, &error, false) {
-            tracing::info!(operation, request_id, reason, "{message}");
+        if is_logged(message, error, false) {
+            let (protocol, reason) = (protocol.name(), error.log_text());
+            tracing::info!(
+                operation,
+                protocol,
+                request_id,
+                identity,
+                reason,
+                "{message}"
+            );
         }
-        if let Some(id) = client.request_id {
-            status.metadata_mut().as_mut().insert("x-request-id", id);
-        }
-        Some(status)
-    }
-
-    /// Keeps a request that was rejected before an rpc was called.
-    pub(super) fn record_rejection(
-        &self,
-        operation: &str,
-        request_id: &str,
-        error: &Error,
-        identity: Option<&str>,
-    ) {
+        let request_id = request_id.unwrap_or_default();
         if let Some(audit) = &self.audit {
             audit.write(&AuditLine {
                 is_rejection: true,
@@ -273,6 +223,33 @@ impl Dispatcher {
             elapsed: None,
             count: 1,
         });
+        let mut status = error.status(&error::StatusContext {
+            operation,
+            request_id,
+            ..error::StatusContext::default()
+        });
+        if let Some(id) = client.request_id {
+            status.metadata_mut().as_mut().insert("x-request-id", id);
+        }
+        status
+    }
+
+    /// Rejects a call of an rpc that is in a descriptor set and is not served; the status says
+    /// why. None for a path that is in no descriptor set.
+    pub(super) fn not_served(
+        &self,
+        path: &str,
+        protocol: RpcProtocol,
+        headers: &HeaderMap,
+        identity: Option<&str>,
+    ) -> Option<Status> {
+        let left_out = self.left_out.get(path)?;
+        let operation = &path[1..];
+        let error = Error::NotServed(left_out.to_string().into());
+        let call = (operation, protocol, headers);
+        let status = self.reject("call failed: not served", call, identity, &error);
+        self.metrics.rpc(operation, "").count(status.code());
+        Some(status)
     }
 
     /// Counts a call, or a stream, of a client. Fails if it has reached a limit.
@@ -287,15 +264,17 @@ impl Dispatcher {
             .transpose()
     }
 
-    /// Reads the metadata of a request whose headers have just arrived, of a call that counts
-    /// for `call_bytes`.
+    /// Reads the metadata of a request whose headers have just arrived, of a call by this protocol
+    /// that counts for `call_bytes`.
     pub(super) fn admission(
         &self,
         headers: &HeaderMap,
+        protocol: RpcProtocol,
         call_bytes: usize,
         memory: Memory,
     ) -> Result<Admission, Error> {
-        Admission::of(headers, self.default_deadline, call_bytes, memory)
+        let default = self.default_deadline;
+        Admission::of(headers, protocol, default, call_bytes, memory)
     }
 
     /// Serves one request of a method, and records it from its headers on. Its messages are in
@@ -345,14 +324,15 @@ impl Dispatcher {
             upstream,
         };
         let memory = call.info.client.memory.clone();
+        let upstream = call.upstream.clone();
         let handled = {
             let handled = pin!(self.handle(call, parts));
-            self.until_cut_off(handled).await
+            until_cut_off(upstream.cut_off(), handled).await
         };
         // A call that has begun ends with its own error.
         let response = handled.unwrap_or_else(|| {
             let context = error::StatusContext::default();
-            Error::Draining.status(&context).into_http()
+            upstream.end().status(&context).into_http()
         });
         self.write_timeout.guard(response, memory)
     }
@@ -392,39 +372,19 @@ impl Dispatcher {
         self.unary(call).await
     }
 
-    /// Runs `work`, which is polled once more after a cut-off; None if that does not complete
-    /// it.
-    async fn until_cut_off<T>(&self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
-        let cut_off = self.upstreams.cut_off();
-        tokio::select! {
-            biased;
-            done = &mut work => Some(done),
-            () = cut_off.begun() => cut_off.bound(work).await,
-        }
-    }
-
-    /// Runs the work of a call, which ends itself after a cut-off where it waits for an
-    /// upstream.
-    async fn bound<T>(
-        &self,
-        work: Pin<&mut impl Future<Output = Result<T, Error>>>,
-    ) -> Result<T, Error> {
-        let done = self.upstreams.cut_off().bound(work).await;
-        done.unwrap_or(Err(Error::Draining))
-    }
-
     /// Serves a unary call, or an upload.
     async fn unary(&self, mut call: Admitted) -> http::Response<Body> {
         let served = call.info.served.clone();
         let span = call.info.span.clone();
+        let upstream = call.upstream.clone();
         let result = match served.method.upload {
             Some(_) => {
                 let work = pin!(self.call_with_file(&mut call));
-                traced(span, self.bound(work)).await
+                traced(span, bound(&upstream, work)).await
             }
             None => {
                 let work = pin!(self.call(&mut call));
-                traced(span, self.bound(work)).await
+                traced(span, bound(&upstream, work)).await
             }
         };
         let mut info = call.info;
@@ -519,12 +479,13 @@ impl Dispatcher {
         let method = &served.method;
         // The call that a watch begins with is not interrupted, nor a download.
         let starts = method.watch.as_ref().is_some_and(|w| w.start.is_some());
+        let upstream = call.upstream.clone();
         let is_interruptible = !starts && method.download.is_none();
         let result = {
             let opened = pin!(self.open(&mut call, &parts.headers));
             tokio::select! {
                 biased;
-                result = self.bound(opened) => result,
+                result = bound(&upstream, opened) => result,
                 () = connection_end::reached(end()), if is_interruptible => Err(Error::ConnectionTooOld),
             }
         };
@@ -553,7 +514,7 @@ impl Dispatcher {
             ResponseStream::File(_) => None,
         };
         let memory = info.client.memory.clone();
-        let cut_off = self.upstreams.cut_off().clone();
+        let cut_off = upstream.cut_off().clone();
         let stream = info.stream(stream, slow_reader.clone(), end, cut_off);
         let may_compress = format.may_compress();
         let body = Body::new(MessagesBody::new(stream, format, memory));
@@ -626,4 +587,25 @@ impl Dispatcher {
         let stream = ListStream::open(settings, request);
         stream.await.map(ResponseStream::List)
     }
+}
+
+/// Runs `work`, which is polled once more after a cut-off; None if that does not complete it.
+async fn until_cut_off<T>(
+    cut_off: &CutOff,
+    mut work: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = &mut work => Some(done),
+        () = cut_off.begun() => cut_off.bound(work).await,
+    }
+}
+
+/// Runs the work of a call, which ends itself after a cut-off where it waits for an upstream.
+async fn bound<T>(
+    upstream: &Upstream,
+    work: Pin<&mut impl Future<Output = Result<T, Error>>>,
+) -> Result<T, Error> {
+    let done = upstream.cut_off().bound(work).await;
+    done.unwrap_or_else(|| Err(upstream.end()))
 }

@@ -74,7 +74,7 @@ impl Drain {
                 calls = dispatcher.metrics.calls_in_flight(),
                 "drain timeout: the remaining calls are cut off"
             );
-            dispatcher.upstreams.cut_off().begin();
+            dispatcher.upstreams.cut_off();
             tokio::time::sleep(CUT_OFF_GRACE).await;
         };
         tokio::select! {

@@ -276,6 +276,7 @@ impl BoundGateway {
                 methods,
                 Connection::new(&config, grpc),
                 config.server.max_request_bytes,
+                &dispatcher.memory,
             );
             let status = StatusSource {
                 dispatcher: dispatcher.clone(),

@@ -22,6 +22,7 @@ use super::connection_end::ConnectionEnd;
 use super::connection_limits::{Activity, ConnectionLimits, Slot};
 use super::connection_memory::ConnectionMemory;
 use super::http1_body::Http1Body;
+use super::http1_errors::ReadableErrors;
 use super::router::Router;
 use super::stream_executor::{StreamBody, StreamExecutor};
 use super::tls::{self, Handshakes};
@@ -269,6 +270,7 @@ impl Connections {
         let preface = Preface::default();
         let io = ClientIo::new(io, preface.clone(), settings.response_write_timeout);
         let io = io.with_head_timeout(settings.preface_timeout, activity.clone());
+        let io = ReadableErrors::new(io, activity.clone());
         let io = TokioIo::new(CoalescedWrites::new(io));
         let http = self.http(activity);
         let mut connection = pin!(http.serve_connection(io, service));

@@ -9,6 +9,7 @@ use tokio_stream::Stream;
 use crate::engine::FileStream;
 use crate::engine::list_stream::ListStream;
 use crate::error::Error;
+use crate::upstream::Upstream;
 use crate::watch::WatchStream;
 
 /// The messages of a server-streaming response, by the kind of the rpc.
@@ -19,11 +20,11 @@ pub(super) enum ResponseStream {
 }
 
 impl ResponseStream {
-    /// Returns the error of a stream that ends before its end, since the gateway stops.
-    pub(super) fn cut_off(&self) -> Error {
+    /// Returns the error of a stream that ends before its end, since its upstream is cut off.
+    pub(super) fn cut_off(&self, upstream: &Upstream) -> Error {
         match self {
-            ResponseStream::Watch(_) | ResponseStream::List(_) => Error::Draining,
-            ResponseStream::File(stream) => stream.cut_off(),
+            ResponseStream::Watch(_) | ResponseStream::List(_) => upstream.end(),
+            ResponseStream::File(stream) => stream.cut_off(upstream),
         }
     }
 }

@@ -21,7 +21,9 @@ use crate::server::connection_end::EndReached;
 use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::SlowReader;
 use crate::server::served_method::ServedMethod;
-use crate::telemetry::{self, AuditLine, AuditLog, FailedCall, LineKind, RpcMetrics, code_name};
+use crate::telemetry::{
+    self, AuditLine, AuditLog, FailedCall, LineKind, RpcMetrics, RpcProtocol, code_name,
+};
 use crate::upstream::{CUT_OFF, UPSTREAM_KEY, Upstream};
 use drawbridge_transcoder::call::Idempotency;
 
@@ -51,6 +53,7 @@ pub struct StreamInfo {
     pub served: Arc<ServedMethod>,
     pub client: Downstream,
     pub upstream: Option<Arc<Upstream>>,
+    protocol: RpcProtocol,
     /// When the call ends at the latest.
     pub deadline: Deadline,
     /// Whether the messages of the request are compressed.
@@ -97,12 +100,14 @@ impl StreamInfo {
         client.peer = peer;
         client.identify();
         client.memory = admission.memory;
-        let span = traces.then(|| telemetry::server_span(&served.method, &mut client));
+        let span =
+            traces.then(|| telemetry::server_span(&served.method, admission.protocol, &mut client));
         served.unrouted.in_flight.inc();
         Self {
             served: served.clone(),
             client,
             upstream: None,
+            protocol: admission.protocol,
             deadline: admission.deadline,
             is_compressed: admission.is_compressed,
             policy: None,
@@ -322,6 +327,7 @@ impl StreamInfo {
         self.end(Code::Ok, None);
         tracing::debug!(
             operation = &self.served.method.path[1..],
+            protocol = self.protocol.name(),
             upstream = self.upstream_name(),
             request_id = self.request_id(),
             correlation_id = self.correlation_id(),
@@ -339,7 +345,7 @@ impl StreamInfo {
     fn record_failure(&mut self, error: &Error) -> Status {
         let operation = &self.served.method.path[1..];
         let (upstream, request_id) = (self.upstream_name(), self.request_id());
-        let correlation_id = self.correlation_id();
+        let (correlation_id, protocol) = (self.correlation_id(), self.protocol.name());
         let identity = self.client.peer.identity();
         let watch = self.served.method.watch.as_ref();
         let mut status = error.status(&error::StatusContext {
@@ -359,8 +365,11 @@ impl StreamInfo {
             status.code(),
             Code::Internal | Code::Unknown | Code::Unavailable | Code::DataLoss
         );
-        // A drain and the age of a connection end streams on purpose.
-        let is_planned = matches!(error, Error::Draining | Error::ConnectionTooOld);
+        // A drain, a reload and the age of a connection end streams on purpose.
+        let is_planned = matches!(
+            error,
+            Error::Draining | Error::ConnectionTooOld | Error::UpstreamChanged
+        );
         let is_warning = is_server_error && !is_planned;
         if !is_planned {
             self.served.failed_calls.add(FailedCall {
@@ -378,6 +387,7 @@ impl StreamInfo {
         if is_logged && is_warning {
             tracing::warn!(
                 operation,
+                protocol,
                 upstream,
                 request_id,
                 correlation_id,
@@ -390,6 +400,7 @@ impl StreamInfo {
         } else if is_logged {
             tracing::info!(
                 operation,
+                protocol,
                 upstream,
                 request_id,
                 correlation_id,
@@ -412,7 +423,11 @@ impl Drop for StreamInfo {
         }
         match self.slow_reader.as_ref().and_then(SlowReader::error) {
             Some(error) => drop(self.record_failure(&error)),
-            None if self.upstream.as_ref().is_some_and(|u| u.is_cut_off()) => {
+            None if self
+                .upstream
+                .as_ref()
+                .is_some_and(|u| u.cut_off().has_begun()) =>
+            {
                 // Its client does not read: the connection is closed without a status.
                 drop(self.record_failure(&Error::NoResponse(CUT_OFF.to_owned())));
             }
@@ -452,7 +467,9 @@ impl Stream for InstrumentedStream {
             // Ends with what is known of the call, where it waits for an upstream.
             message = Pin::new(&mut self.stream).poll_next(cx);
             if message.is_pending() {
-                message = Poll::Ready(Some(Err(self.stream.cut_off())));
+                let upstream = self.info.as_ref().and_then(|info| info.upstream.as_ref());
+                let error = upstream.map_or(Error::Draining, |one| self.stream.cut_off(one));
+                message = Poll::Ready(Some(Err(error)));
             }
         }
         let message = std::task::ready!(message);

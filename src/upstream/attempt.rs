@@ -220,8 +220,8 @@ impl Upstream {
         sent: &mut bool,
     ) -> Result<Reply, Error> {
         // A call that was queued until the others were cut off.
-        if self.is_cut_off() {
-            return Err(Error::Draining);
+        if self.cut_off.has_begun() {
+            return Err(self.end());
         }
         let permit = match context.is_probe {
             true => None,

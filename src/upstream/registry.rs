@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use super::{ExchangeHook, Settings, Upstream};
-use crate::deadline::CutOff;
 use crate::error::Error;
 use crate::upstream::family::Families;
 
@@ -21,7 +20,6 @@ pub struct Upstreams {
     all: Vec<Arc<Upstream>>,
     /// Indices in `all` of the upstreams that serve clients that name none.
     defaults: Vec<usize>,
-    cut_off: CutOff,
 }
 
 impl Upstreams {
@@ -32,30 +30,38 @@ impl Upstreams {
         families: Families,
         hook: impl Fn(&str) -> Option<ExchangeHook>,
     ) -> Result<Self, Vec<String>> {
+        Self::default().build_next(settings, families, hook)
+    }
+
+    /// As [`Self::build`], with the upstreams of `self` whose configuration is the same: their
+    /// connections, tokens and states stay.
+    pub fn build_next(
+        &self,
+        settings: &[Settings],
+        families: Families,
+        hook: impl Fn(&str) -> Option<ExchangeHook>,
+    ) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
         let mut all = Vec::new();
-        let cut_off = CutOff::default();
         for settings in settings {
+            let same = |known: &&Arc<Upstream>| known.settings.is_configured_as(settings);
+            if let Some(known) = self.all.iter().find(same) {
+                all.push(known.clone());
+                continue;
+            }
             match Upstream::new(
                 settings.clone(),
                 families(&settings.family),
                 hook(&settings.name),
             ) {
-                Ok(mut upstream) => {
-                    upstream.cut_off = cut_off.clone();
-                    all.push(Arc::new(upstream));
-                }
+                Ok(upstream) => all.push(Arc::new(upstream)),
                 Err(e) => problems.push(format!("upstream {}: {e}", settings.name)),
             }
         }
         if !problems.is_empty() {
             return Err(problems);
         }
-        let upstreams = Self::new(all).map_err(|e| vec![e])?;
-        Ok(Self {
-            cut_off,
-            ..upstreams
-        })
+        Self::new(all).map_err(|e| vec![e])
     }
 
     /// Fails if two upstreams have the same name, or a family has two defaults.
@@ -81,11 +87,7 @@ impl Upstreams {
                 settings.is_default || alone(&settings.family)
             })
             .collect();
-        Ok(Self {
-            all,
-            defaults,
-            cut_off: CutOff::default(),
-        })
+        Ok(Self { all, defaults })
     }
 
     /// Returns the upstream named by the metadata `drawbridge-upstream`, else the family's
@@ -118,9 +120,21 @@ impl Upstreams {
         defaults.any(|i| std::ptr::eq(&*self.all[*i], upstream))
     }
 
-    /// Returns what ends the calls in flight of the upstreams that [`Self::build`] has built.
-    pub fn cut_off(&self) -> &CutOff {
-        &self.cut_off
+    /// Ends the calls in flight.
+    pub(crate) fn cut_off(&self) {
+        for upstream in &self.all {
+            upstream.cut_off().begin();
+        }
+    }
+
+    /// Returns the upstreams that `next` does not have.
+    pub(crate) fn missing_in(&self, next: &Self) -> Vec<Arc<Upstream>> {
+        let is_kept = |one: &Arc<Upstream>| next.all.iter().any(|other| Arc::ptr_eq(one, other));
+        self.all
+            .iter()
+            .filter(|one| !is_kept(one))
+            .cloned()
+            .collect()
     }
 
     /// Returns all upstreams in the order of the configuration.

@@ -47,6 +47,9 @@ pub struct Settings {
     pub circuit_breaker_failures: u32,
     /// How long the circuit breaker stays open. Default: 5 s.
     pub circuit_breaker_open: Duration,
+    /// Digest of what the configuration says about the upstream, without the secrets that
+    /// `auth_source` reads again. None: the settings were made in code.
+    pub digest: Option<[u8; 32]>,
 }
 
 impl Settings {
@@ -83,6 +86,12 @@ impl Settings {
             max_backoff: Duration::from_secs(5),
             circuit_breaker_failures: 20,
             circuit_breaker_open: Duration::from_secs(5),
+            digest: None,
         }
+    }
+
+    /// Returns whether the configuration says the same about this upstream.
+    pub fn is_configured_as(&self, other: &Self) -> bool {
+        self.name == other.name && self.digest.is_some() && self.digest == other.digest
     }
 }

@@ -1,6 +1,7 @@
 //! What identifies a poll loop.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -14,6 +15,10 @@ use drawbridge_transcoder::contract::Method;
 #[derive(PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub(super) upstream: Box<str>,
+    /// The addresses of upstream and method: a reload can replace them by others of the same
+    /// name, whose streams are polled by themselves. A loop keeps both, so that no others can
+    /// have its addresses.
+    pub(super) instances: (usize, usize),
     /// The rpc of the watch, as `package.Service/Method`. It determines what is polled and what is sent.
     pub(super) operation: Box<str>,
     /// The bound call: verb, path, position of the project in the path, query, body.
@@ -33,7 +38,7 @@ pub(super) struct Key {
 
 impl Key {
     pub(super) fn new(
-        method: &Method,
+        method: &Arc<Method>,
         call: &Call,
         context: &StreamContext,
         discriminator: Vec<u8>,
@@ -43,6 +48,7 @@ impl Key {
         } = context;
         Self {
             upstream: upstream.settings.name.as_str().into(),
+            instances: (Arc::as_ptr(upstream).addr(), Arc::as_ptr(method).addr()),
             operation: method.path[1..].into(),
             verb: call.verb.clone(),
             path: call.path.clone(),

@@ -30,6 +30,7 @@ use crate::deadline::Deadline;
 use crate::downstream::{Client, NoShare};
 use crate::engine::stream_limiter::{StreamPermit, limit_reached};
 use crate::error::Error;
+use crate::upstream::Upstream;
 use drawbridge_transcoder::contract::Outcome;
 
 /// The running loops of one kind.
@@ -46,6 +47,9 @@ pub(super) trait LoopSource: Sized + Send + Sync + 'static {
 
     /// Returns the map of the loops of this kind.
     fn map(loops: &mut Loops) -> &mut LoopMap<Self>;
+
+    /// Returns the upstream that is polled; none in tests.
+    fn upstream(&self) -> Option<&Arc<Upstream>>;
 
     /// Returns the first and the longest pause between two rounds.
     fn intervals(&self) -> Intervals;
@@ -212,8 +216,15 @@ impl<T> Phase<T> {
         matches!(self, Self::Unread)
     }
 
-    pub(super) fn is_draining(&self) -> bool {
-        matches!(self, Self::Ended(_, End::Failed(Error::Draining)))
+    /// Returns the error that ends streams before their next message: the gateway stops, or the
+    /// configuration of the upstream has changed.
+    pub(super) fn planned_end(&self) -> Option<Error> {
+        match self {
+            Self::Ended(_, End::Failed(error @ (Error::Draining | Error::UpstreamChanged))) => {
+                Some(error.clone())
+            }
+            _ => None,
+        }
     }
 }
 
@@ -331,14 +342,24 @@ impl<S: LoopSource> SharedLoop<S> {
         self.published.borrow().succeeded
     }
 
-    /// Makes pauses short, and each round wake the subscribers, until so many rounds
-    /// have succeeded.
-    pub(super) fn shorten_pauses(&self, succeeded: u64) {
+    /// Makes pauses short, and each round wake the subscribers, until a round has succeeded that
+    /// begins after now. Returns how many rounds have succeeded then.
+    pub(super) fn shorten_pauses(&self) -> u64 {
+        let mut succeeded = 0;
         self.published.send_if_modified(|published| {
+            // The round that runs has perhaps read everything already.
+            let is_running = published.begun > published.finished;
+            succeeded = published.succeeded + 1 + u64::from(is_running);
             published.short_pauses_until = published.short_pauses_until.max(succeeded);
             false
         });
         self.shorter.notify_one();
+        succeeded
+    }
+
+    /// Waits for the end of a round that begins now, or after the one that runs.
+    pub(super) fn request_next_round(&self) -> RoundEnd<S::Mark> {
+        self.wait_for(|published| published.begun + 1, true)
     }
 
     /// Publishes a state during a round. Wakes the subscribers if `notify`, or if it is
@@ -676,10 +697,19 @@ impl<S: LoopSource> LoopTask<S> {
         let end = tokio::select! {
             biased;
             () = self.registry.streams.drain_begun() => Some(End::Failed(Error::Draining)),
+            () = self.upstream_replaced() => Some(End::Failed(Error::UpstreamChanged)),
             () = self.all_left() => None,
             end = self.poll_to_end() => Some(end),
         };
         self.end = end;
+    }
+
+    /// Returns when the configuration of the upstream has changed.
+    async fn upstream_replaced(&self) {
+        match self.shared.source.upstream() {
+            Some(upstream) => upstream.replaced().begun().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Returns when the last subscriber has left and none can join any more.

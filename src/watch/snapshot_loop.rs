@@ -15,6 +15,7 @@ use super::shared_loop::{End, Intervals, LoopMap, LoopSource, LoopTask, Polled, 
 use super::snapshot::{Item, Snapshot};
 use super::source::{PollRules, SnapshotRead, SnapshotSource, is_not_found};
 use crate::error::Error;
+use crate::upstream::Upstream;
 use drawbridge_transcoder::api::drawbridge::v1::{self, WatchEvent, WatchEventType};
 use drawbridge_transcoder::contract::Outcome;
 
@@ -44,6 +45,10 @@ impl LoopSource for SnapshotLoop {
 
     fn map(loops: &mut Loops) -> &mut LoopMap<Self> {
         &mut loops.snapshots
+    }
+
+    fn upstream(&self) -> Option<&Arc<Upstream>> {
+        self.source.upstream()
     }
 
     fn take_retry_after(&self) -> Duration {

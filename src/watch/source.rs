@@ -22,6 +22,7 @@ use crate::deadline::Deadline;
 use crate::engine::call_context::StreamContext;
 use crate::engine::unary;
 use crate::error::Error;
+use crate::upstream::Upstream;
 use drawbridge_transcoder::api::drawbridge::v1::WatchEvent;
 use drawbridge_transcoder::call::Call;
 use drawbridge_transcoder::contract::{Method, Watch};
@@ -48,6 +49,10 @@ pub(super) enum SnapshotRead {
 pub(super) trait SnapshotSource: Send + Sync + 'static {
     /// Returns how to poll.
     fn rules(&self) -> PollRules;
+    /// Returns the upstream; none in tests.
+    fn upstream(&self) -> Option<&Arc<Upstream>> {
+        None
+    }
     /// Reads once. For a single resource the result has exactly one item.
     fn read(&self) -> ReadFuture<'_>;
     /// Returns the longest `Retry-After` of the successful reads since the last call.
@@ -146,6 +151,10 @@ impl RestSnapshotSource {
 }
 
 impl SnapshotSource for RestSnapshotSource {
+    fn upstream(&self) -> Option<&Arc<Upstream>> {
+        Some(&self.context.upstream)
+    }
+
     fn rules(&self) -> PollRules {
         let watch = self.watch();
         PollRules {

@@ -118,8 +118,10 @@ impl WatchStream {
             let (round, at_once) = {
                 let published = subscription.published.borrow_and_update();
                 let next = published.finished + 1;
+                if let Some(error) = published.phase.planned_end() {
+                    return Err(error);
+                }
                 match &published.phase {
-                    phase if phase.is_draining() => return Err(Error::Draining),
                     Phase::Ended(..) if published.begun() <= joined_after => return Ok(None),
                     Phase::Ended(_, End::Failed(error)) => return Err(error.clone()),
                     Phase::Ended(..) => break,
@@ -243,8 +245,9 @@ impl Cursor {
                 false => Error::StreamDeadline,
             }));
         }
-        if self.subscription.published.borrow().phase.is_draining() {
-            return Event::End(Err(Error::Draining));
+        let planned_end = self.subscription.published.borrow().phase.planned_end();
+        if let Some(error) = planned_end {
+            return Event::End(Err(error));
         }
         let event = match self.advance() {
             Event::Pending if self.bookmark_at <= now => Event::Message(self.bookmark()),

@@ -241,6 +241,7 @@ fn watches() -> Watches {
 fn key(path: &str, credential: u8) -> Key {
     Key {
         upstream: "cloud".into(),
+        instances: (0, 0),
         operation: "test.v1.ThingService/WatchThing".into(),
         verb: http::Method::GET,
         path: path.to_owned(),

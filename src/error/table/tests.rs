@@ -127,6 +127,7 @@ fn errors() -> Vec<Error> {
         },
         Error::ConnectionTooOld,
         Error::Draining,
+        Error::UpstreamChanged,
     ]
 }
 
@@ -183,6 +184,7 @@ ListRestarted        Aborted            LIST_RESTARTED          sent transient N
 SlowReader           Aborted            SLOW_READER             sent transient Never        All       prefix
 ConnectionTooOld     Unavailable        CONNECTION_TOO_OLD      -    transient Never        All       -
 Draining             Unavailable        DRAINING                -    transient Never        All       -
+UpstreamChanged      Unavailable        UPSTREAM_CHANGED        -    transient Never        All       prefix
 ";
 
 #[test]

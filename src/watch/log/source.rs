@@ -14,6 +14,7 @@ use super::text::{self, TextProgress};
 use crate::deadline::Deadline;
 use crate::engine::call_context::StreamContext;
 use crate::error::Error;
+use crate::upstream::Upstream;
 use drawbridge_transcoder::api::drawbridge::v1::WatchEvent;
 use drawbridge_transcoder::call::Call;
 use drawbridge_transcoder::contract::{Entry, Log, LogKind, Method, Slice};
@@ -24,6 +25,10 @@ pub(super) type PageFuture = Pin<Box<dyn Future<Output = Result<Page, Error>> + 
 /// What the poll loop of a log reads.
 pub(super) trait LogSource: Send + Sync + 'static {
     fn rules(&self) -> LogRules;
+    /// Returns the upstream; none in tests.
+    fn upstream(&self) -> Option<&Arc<Upstream>> {
+        None
+    }
     /// Reads the entries after `at`.
     fn page(self: Arc<Self>, at: ReadPosition) -> PageFuture;
     /// Reads the newest page; `last` means that no page precedes it.
@@ -131,6 +136,10 @@ impl text::Parts for RestLogSource {
 }
 
 impl LogSource for RestLogSource {
+    fn upstream(&self) -> Option<&Arc<Upstream>> {
+        Some(&self.context.upstream)
+    }
+
     fn rules(&self) -> LogRules {
         let log = self.log();
         let pages = log.pages(self.dialect());

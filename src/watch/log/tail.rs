@@ -15,6 +15,7 @@ use super::position::{NewEntries, Position, ReadPosition, offset};
 use super::source::{LogRules, LogSource};
 use crate::engine::pager::{PageProgress, ProgressGuard};
 use crate::error::Error;
+use crate::upstream::Upstream;
 use drawbridge_transcoder::contract::Entry;
 
 /// The largest number of entries of a window, and of their bytes.
@@ -203,6 +204,10 @@ impl LoopSource for Tail {
 
     fn progress(&self, (): &()) -> Progress {
         Progress::Log
+    }
+
+    fn upstream(&self) -> Option<&Arc<Upstream>> {
+        self.source.upstream()
     }
 
     fn take_retry_after(&self) -> Duration {

@@ -91,9 +91,11 @@ async fn streams_with_different_credentials_share_no_loop() {
 
 #[test]
 fn keys_differ_in_every_field() {
-    let changes: [fn(&mut Key); 11] = [
+    let changes: [fn(&mut Key); 13] = [
         |_| {},
         |key| key.upstream = "other".into(),
+        |key| key.instances.0 = 1,
+        |key| key.instances.1 = 1,
         |key| key.operation = "test.v1.ThingService/WatchOther".into(),
         |key| key.verb = http::Method::POST,
         |key| key.path = "/other".to_owned(),
