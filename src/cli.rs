@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{Config, Environment, Problem};
+use crate::config::{Config, ConfigSource, Environment, Problem};
 use crate::contract::Contract;
 use crate::telemetry::{self, with_json_lines};
 
@@ -319,8 +319,14 @@ fn load(path: Option<&Path>, command: &str) -> Result<Config, Failure> {
              \n`drawbridge config example KIND` prints others, and `all` describes every key."
         )));
     };
-    let environment = Environment::default();
-    let mut config = Config::load(path, &|name| environment.get(name))?;
-    config.warnings.extend(environment.warnings());
+    let path = path.to_owned();
+    let source = ConfigSource::new(move || {
+        let environment = Environment::default();
+        let mut config = Config::load(&path, &|name| environment.get(name))?;
+        config.warnings.extend(environment.warnings());
+        Ok(config)
+    });
+    let mut config = source.read()?;
+    config.source = Some(source);
     Ok(config)
 }

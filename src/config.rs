@@ -9,9 +9,10 @@
 mod auth;
 mod environment;
 mod reader;
+mod reload;
 mod schema;
 mod server;
-mod tls;
+pub(crate) mod tls;
 mod upstreams;
 mod web;
 
@@ -33,6 +34,7 @@ use crate::telemetry::LogFilter;
 use crate::{telemetry, upstream, watch};
 use drawbridge_transcoder::contract::{Contract, Selection, Source, selectable};
 pub use environment::Environment;
+pub use reload::ConfigSource;
 pub use schema::schema;
 pub use server::ServerOptions;
 pub use web::WebOptions;
@@ -70,6 +72,10 @@ pub struct Config {
     pub web: WebOptions,
     /// Reads the files of `[listen]` again. None if it names none.
     pub listen_source: Option<FileSource<ListenFiles>>,
+    /// Reads the configuration again. None: it does not change while the gateway runs.
+    pub source: Option<ConfigSource>,
+    /// Digest of the file and of the files that it names.
+    pub(crate) digest: [u8; 32],
     /// `[server]`: limits and timeouts of the gRPC listener.
     pub server: ServerOptions,
     /// `[watch]`: limits and timeouts of watches.
@@ -210,6 +216,8 @@ impl Config {
             client_tokens: Vec::new(),
             web: WebOptions::default(),
             listen_source: None,
+            source: None,
+            digest: [0; 32],
             server: ServerOptions::default(),
             watch: watch::Settings::default(),
             upstreams: Vec::new(),
@@ -308,8 +316,9 @@ impl Config {
         config.read_sections(&root);
         let mut with_files = Vec::new();
         for (number, section) in root.sections("upstream").iter().enumerate() {
-            if let Some(upstream) = upstreams::read(section) {
+            if let Some(mut upstream) = upstreams::read(section) {
                 let auth = section.section("auth");
+                upstream.digest = Some(reload::digest_of_upstream(&upstream, &auth.text_of_all()));
                 if auth::has_files(&auth) {
                     let files = upstream.auth_place.clone();
                     let files = files.unwrap_or_else(|| auth::files(&auth));
@@ -351,6 +360,7 @@ impl Config {
             config.check_upstreams(&report);
         }
         config.warnings.extend(report.take_warnings());
+        config.digest = config.digest_of(text);
         report.finish(config)
     }
 
@@ -523,6 +533,16 @@ impl Config {
     /// Returns all problems of the annotations, or all upstreams of unknown families.
     pub fn contract(&self) -> Result<Contract, Vec<String>> {
         let contract = crate::contract::with_built_in(&self.descriptors)?;
+        self.check_families(&contract)?;
+        Ok(contract)
+    }
+
+    /// Checks that each upstream's family has methods in the contract.
+    ///
+    /// # Errors
+    ///
+    /// Returns all upstreams of unknown families.
+    pub(crate) fn check_families(&self, contract: &Contract) -> Result<(), Vec<String>> {
         let families: BTreeSet<&str> = contract.services().into_values().collect();
         let unknown = |upstream: &&upstream::Settings| !families.contains(&*upstream.family);
         let problems: Vec<String> = self
@@ -541,7 +561,7 @@ impl Config {
             })
             .collect();
         if problems.is_empty() {
-            return Ok(contract);
+            return Ok(());
         }
         // An rpc that is left out may be the cause.
         let warnings = contract.warnings();

@@ -5,6 +5,7 @@ mod failed_calls;
 mod log_filter;
 mod log_writer;
 mod metrics;
+mod reload_metrics;
 mod repeated;
 mod traces;
 
@@ -15,6 +16,7 @@ pub use log_writer::{dropped_lines, flush};
 pub use metrics::{
     DURATION_BUCKETS, Metrics, RpcMetrics, Sample, UpstreamRequestMetrics, code_name,
 };
+pub use reload_metrics::ReloadMetrics;
 pub use repeated::LineKind;
 pub use traces::server_span;
 

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::{self, Body};
 use axum::extract::{Query, Request};
@@ -42,14 +43,36 @@ const OWN_METHODS: [&str; 1] = ["drawbridge.v1.GatewayService/ListUpstreams"];
 /// What the explorer lists and calls.
 #[derive(Debug)]
 pub struct Explorer {
-    sets: Vec<Cow<'static, [u8]>>,
-    /// The names of the upstreams that serve a method, by `package.Service/Method`.
-    methods: BTreeMap<String, Vec<String>>,
+    api: ArcSwap<Api>,
     connection: Connection,
     max_request_bytes: usize,
     pools: Mutex<Option<Arc<Pools>>>,
     uses: AtomicU64,
     calls: Arc<Semaphore>,
+}
+
+/// What is served.
+#[derive(Debug)]
+struct Api {
+    sets: Vec<Cow<'static, [u8]>>,
+    /// The names of the upstreams that serve a method, by `package.Service/Method`.
+    methods: BTreeMap<String, Vec<String>>,
+}
+
+impl Api {
+    fn new(contract: &Contract, methods: impl IntoIterator<Item = (String, Vec<String>)>) -> Self {
+        let sets = contract.descriptor_sets().iter();
+        let own = OWN_METHODS.map(|name| (name.to_owned(), Vec::new()));
+        Self {
+            sets: sets
+                .map(|set| match set == BUILT_IN {
+                    true => Cow::Borrowed(BUILT_IN),
+                    false => Cow::Owned(set.clone()),
+                })
+                .collect(),
+            methods: methods.into_iter().chain(own).collect(),
+        }
+    }
 }
 
 /// How the gRPC listener is reached.
@@ -150,22 +173,26 @@ impl Explorer {
         connection: Connection,
         max_request_bytes: usize,
     ) -> Self {
-        let sets = contract.descriptor_sets().iter();
-        let own = OWN_METHODS.map(|name| (name.to_owned(), Vec::new()));
         Self {
-            sets: sets
-                .map(|set| match set == BUILT_IN {
-                    true => Cow::Borrowed(BUILT_IN),
-                    false => Cow::Owned(set.clone()),
-                })
-                .collect(),
-            methods: methods.into_iter().chain(own).collect(),
+            api: ArcSwap::from_pointee(Api::new(contract, methods)),
             connection,
             max_request_bytes,
             pools: Mutex::default(),
             uses: AtomicU64::new(0),
             calls: Arc::new(Semaphore::new(MAX_CALLS)),
         }
+    }
+
+    /// Lists these methods instead.
+    pub fn replace(
+        &self,
+        contract: &Contract,
+        methods: impl IntoIterator<Item = (String, Vec<String>)>,
+    ) {
+        // Locked: no visitor decodes the descriptors of before meanwhile.
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        self.api.store(Arc::new(Api::new(contract, methods)));
+        *pools = None;
     }
 
     /// Returns the routes of the explorer.
@@ -194,7 +221,8 @@ impl Explorer {
             if let Some(pools) = &*kept {
                 return Ok((pools.clone(), false));
             }
-            let pools = this.sets.iter().map(|set| DescriptorPool::decode(&**set));
+            let api = this.api.load();
+            let pools = api.sets.iter().map(|set| DescriptorPool::decode(&**set));
             let pools: Result<Vec<_>, _> = pools.collect();
             let pools = Arc::new(Pools(pools?));
             *kept = Some(pools.clone());
@@ -226,7 +254,11 @@ impl Explorer {
 
     async fn list(self: &Arc<Self>) -> Response<Body> {
         match self.pools().await {
-            Ok(pools) => json(&describe::services(&self.methods, &pools, &self.connection)),
+            Ok(pools) => json(&describe::services(
+                &self.api.load().methods,
+                &pools,
+                &self.connection,
+            )),
             Err(response) => response,
         }
     }
@@ -238,7 +270,7 @@ impl Explorer {
         };
         match pools
             .method(name)
-            .filter(|_| self.methods.contains_key(name))
+            .filter(|_| self.api.load().methods.contains_key(name))
         {
             Some(method) => json(&describe::request(&method)),
             None => unknown_method(),
@@ -270,7 +302,7 @@ impl Explorer {
             Ok(pools) => pools,
             Err(response) => return response,
         };
-        let known = self.methods.contains_key(&request.method);
+        let known = self.api.load().methods.contains_key(&request.method);
         let Some(method) = pools.method(&request.method).filter(|_| known) else {
             return unknown_method();
         };

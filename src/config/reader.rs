@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use url::Url;
 
+use super::reload::write_value;
 use super::{Env, Problem, non_empty, read_file, read_text};
 use crate::credentials::clouds_yaml::Notice;
 use crate::spelling::nearest;
@@ -366,6 +367,18 @@ impl<'a> Section<'a> {
             env: self.env,
             known: RefCell::default(),
         }
+    }
+
+    /// Returns the table as a text that is the same for equal tables.
+    pub(super) fn text_of_all(&self) -> String {
+        let mut text = String::new();
+        for (key, value) in self.table.into_iter().flatten() {
+            text.push_str(key.get_ref());
+            text.push('=');
+            write_value(value.get_ref(), &mut text);
+            text.push(';');
+        }
+        text
     }
 
     /// Reads a string. A blank one is an error.

@@ -4,6 +4,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::connection_limits::CLOSING_DIVISOR;
+use crate::config::Config;
 use crate::upstream::max_downloads;
 
 /// What the process itself needs: the runtime, listeners, the log, files that are read again,
@@ -90,6 +91,29 @@ fn calls_of(connections: u64) -> u64 {
         .take_while(|calls| calls + max_downloads(*calls as usize) as u64 <= connections)
         .last()
         .unwrap_or(at_least)
+}
+
+/// Divides the descriptors of the process. Where they do not suffice, lowers the concurrent
+/// calls of upstreams, and says so.
+pub(super) fn share(config: &mut Config) -> DescriptorShares {
+    let upstreams = config.upstreams.iter();
+    let calls: Vec<usize> = upstreams.map(|u| u.max_concurrent_calls).collect();
+    let mut shares = DescriptorShares::of_process(&calls);
+    let wanted = config.server.max_connections as usize;
+    let most_calls = calls.into_iter().max().unwrap_or_default();
+    if shares.clients < wanted || shares.calls_per_upstream < most_calls {
+        tracing::warn!(
+            max_connections = shares.clients.min(wanted),
+            max_concurrent_calls = shares.calls_per_upstream.min(most_calls),
+            "limits are lower than configured: raise the limit of open descriptors (`ulimit -n`)"
+        );
+    }
+    shares.clients = shares.clients.min(wanted);
+    for upstream in &mut config.upstreams {
+        let calls = &mut upstream.max_concurrent_calls;
+        *calls = (*calls).min(shares.calls_per_upstream);
+    }
+    shares
 }
 
 #[cfg(test)]

@@ -86,6 +86,7 @@ impl Router {
     }
 
     /// Returns the dispatcher.
+    #[cfg(test)]
     pub(super) fn dispatcher(&self) -> &Dispatcher {
         &self.dispatcher
     }
