@@ -22,6 +22,7 @@ pub mod quickstart;
 #[cfg(feature = "sandbox")]
 mod sandbox;
 mod serve;
+mod token;
 pub mod watch;
 
 #[cfg(test)]
@@ -49,7 +50,8 @@ const MANUAL: &str = include_str!("../docs/drawbridge.1");
 #[command(name = "drawbridge", version)]
 struct Args {
     /// Configuration file, described in drawbridge.example.toml. Required by `serve` and
-    /// `check`, optional for `sandbox`, `coverage` and `protos`. Default: the value of DRAWBRIDGE_CONFIG.
+    /// `check`, optional for `sandbox`, `coverage` and `protos`; others read none. Default: the
+    /// value of DRAWBRIDGE_CONFIG.
     #[arg(long, short, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -98,6 +100,8 @@ enum Command {
     ///
     /// The configuration file's descriptors are included.
     Protos(protos::Options),
+    /// Make a client token: prints it, and writes its name and digest for the tokens file.
+    Token(token::Options),
     /// Watch resources, or any watch rpc, through a running gateway until their states are final.
     Watch(Box<watch::Options>),
     /// Call an rpc of a running gateway with JSON.
@@ -117,6 +121,29 @@ enum Command {
     /// Print what can follow the words of a command line.
     #[command(name = complete::COMMAND, hide = true)]
     Complete(complete::Options),
+}
+
+impl Command {
+    /// Returns the name of a command that reads no configuration file.
+    fn without_config(&self) -> Option<&'static str> {
+        match self {
+            Self::Serve | Self::Check(_) | Self::Coverage | Self::Protos(_) => None,
+            #[cfg(feature = "sandbox")]
+            Self::Sandbox { .. } => None,
+            #[cfg(feature = "sandbox")]
+            Self::Examples { .. } => Some("examples"),
+            Self::Config(_) => Some("config"),
+            Self::Watch(_) => Some("watch"),
+            Self::Call(_) => Some("call"),
+            Self::Ls(_) => Some("ls"),
+            Self::Describe(_) => Some("describe"),
+            Self::Health(_) => Some("health"),
+            Self::Completions(_) => Some("completions"),
+            Self::Man => Some("man"),
+            Self::Token(_) => Some("token"),
+            Self::Complete(_) => Some(complete::COMMAND),
+        }
+    }
 }
 
 /// Why a command failed.
@@ -163,6 +190,15 @@ fn run_command() -> ExitCode {
         }
         Err(e) => e.exit(),
     };
+    if args.config.is_some()
+        && let Some(name) = args.command.as_ref().and_then(Command::without_config)
+    {
+        let problem = format!(
+            "--config: `{name}` reads no configuration file; serve, check, sandbox, coverage and \
+             protos do"
+        );
+        return fail(Failure::Usage(problem), Config::has_json_log(None, &env));
+    }
     // Not read by clap, which rejects a variable that is set but empty.
     let variable = || std::env::var_os("DRAWBRIDGE_CONFIG").filter(|path| !path.is_empty());
     let path = args.config.or_else(|| variable().map(PathBuf::from));
@@ -259,7 +295,8 @@ async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure>
         } => return sandbox::run(path, listen_beyond_loopback).await,
         #[cfg(feature = "sandbox")]
         Command::Examples { gateway, tls } => {
-            print(&quickstart::examples(&gateway, tls))?;
+            let examples = quickstart::examples(&gateway, tls);
+            print(&quickstart::as_started(&examples, &banner::program()))?;
         }
         Command::Check(options) => {
             let config = match load(path, "check") {
@@ -279,6 +316,7 @@ async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure>
         }
         Command::Coverage => print(&contract(path, "coverage")?.coverage())?,
         Command::Protos(options) => print(&protos::run(&options, &contract(path, "protos")?)?)?,
+        Command::Token(options) => print(&token::run(&options)?)?,
         Command::Watch(options) => {
             let contract = crate::contract::with_built_in(&[])?;
             return Ok(ExitCode::from(watch::run(&options, &contract).await));

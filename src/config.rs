@@ -7,7 +7,9 @@
 //! of the file.
 
 mod auth;
+mod clients;
 mod environment;
+mod jwt;
 mod reader;
 mod reload;
 mod schema;
@@ -32,8 +34,11 @@ use crate::reload::FileSource;
 use crate::spelling::nearest;
 use crate::telemetry::LogFilter;
 use crate::{telemetry, upstream, watch};
+pub(crate) use clients::sha256;
+pub use clients::{ClientToken, name_problem};
 use drawbridge_transcoder::contract::{Contract, Selection, Source, selectable};
 pub use environment::Environment;
+pub use jwt::{JwksSource, JwtOptions};
 pub use reload::ConfigSource;
 pub use schema::schema;
 pub use server::ServerOptions;
@@ -44,12 +49,14 @@ use reader::{Report, Section};
 /// Maximum size of a configuration file, a descriptor set or a file with a secret.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// A client token with fewer bytes is a warning.
-const MIN_CLIENT_TOKEN_BYTES: usize = 16;
-
 /// What is wrong where [`Config::has_plaintext_tokens`].
 pub const PLAINTEXT_TOKENS: &str = "client tokens are received over plaintext: set [listen.tls], \
                                     unless a proxy in front of the gateway terminates TLS";
+
+/// What is at stake where [`Config::trusts_sidecar`].
+pub const TRUSTED_SIDECAR: &str = "clients are named by x-forwarded-client-cert \
+                                   (listen.clients.trust_forwarded_client_cert): whatever reaches \
+                                   the listener without the sidecar can name itself any client";
 
 /// Looks up an environment variable. Tests pass their own.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -67,7 +74,12 @@ pub struct Config {
     /// TLS of the gRPC listener. None: plaintext.
     pub tls: Option<Tls>,
     /// Tokens that authenticate clients. Empty: clients need no token.
-    pub client_tokens: Vec<SecretString>,
+    pub client_tokens: Vec<ClientToken>,
+    /// `[listen.clients.jwt]`: JSON Web Tokens that authenticate clients.
+    pub jwt: Option<JwtOptions>,
+    /// Whether a sidecar sends the certificates of clients, and nothing else reaches the
+    /// listener.
+    pub trusts_sidecar: bool,
     /// `[listen.web]`: calls of web pages.
     pub web: WebOptions,
     /// Reads the files of `[listen]` again. None if it names none.
@@ -117,26 +129,14 @@ impl PartialEq for Tls {
 }
 
 /// What the files of `[listen]` contain.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ListenFiles {
     /// As [`Config::tls`].
     pub tls: Option<Tls>,
     /// As [`Config::client_tokens`].
-    pub client_tokens: Vec<SecretString>,
-}
-
-impl ListenFiles {
-    pub(crate) fn tokens(&self) -> Vec<&str> {
-        let tokens = self.client_tokens.iter();
-        tokens.map(ExposeSecret::expose_secret).collect()
-    }
-}
-
-/// Compares all of it, secrets included.
-impl PartialEq for ListenFiles {
-    fn eq(&self, other: &Self) -> bool {
-        self.tls == other.tls && self.tokens() == other.tokens()
-    }
+    pub client_tokens: Vec<ClientToken>,
+    /// As [`Config::jwt`].
+    pub jwt: Option<JwtOptions>,
 }
 
 /// One problem of the configuration.
@@ -214,6 +214,8 @@ impl Config {
             admin_page: None,
             tls: None,
             client_tokens: Vec::new(),
+            jwt: None,
+            trusts_sidecar: false,
             web: WebOptions::default(),
             listen_source: None,
             source: None,
@@ -275,7 +277,7 @@ impl Config {
 
     fn read(path: &Path, defaults: Self, env: Env<'_>) -> Result<Self, Vec<Problem>> {
         let name = path.display().to_string();
-        match read_text(path) {
+        match read_content(path).and_then(text_of) {
             Ok(text) => {
                 let directory = path.parent().unwrap_or(Path::new(""));
                 Self::parse(&name, &text, directory, defaults, env)
@@ -345,7 +347,7 @@ impl Config {
             directory: directory.to_owned(),
             variables: variables.take(),
         });
-        if config.tls.is_some() || !config.client_tokens.is_empty() {
+        if config.tls.is_some() || config.requires_token() {
             let snapshot = snapshot.clone();
             config.listen_source = Some(FileSource::new(move || snapshot.listen()));
         }
@@ -378,6 +380,7 @@ impl Config {
         ListenFiles {
             tls: self.tls.clone(),
             client_tokens: self.client_tokens.clone(),
+            jwt: self.jwt.clone(),
         }
     }
 
@@ -396,20 +399,11 @@ impl Config {
             tls.finish();
         }
         let clients = section.section("clients");
-        if let Some(bytes) = clients.file("tokens_file") {
-            let text = String::from_utf8_lossy(&bytes);
-            let tokens = text.lines().map(str::trim);
-            for (number, token) in text.lines().map(str::trim).enumerate() {
-                check_client_token(&clients, number + 1, token);
-            }
-            self.client_tokens = tokens
-                .filter(|line| !line.is_empty() && !line.starts_with('#'))
-                .map(SecretString::from)
-                .collect();
-            if self.client_tokens.is_empty() {
-                clients.invalid("tokens_file", "has no token: write one per line");
-            }
+        self.client_tokens = clients::tokens(&clients);
+        if let Some(jwt) = clients.optional_section("jwt") {
+            self.jwt = JwtOptions::read(&jwt);
         }
+        clients.flag_into("trust_forwarded_client_cert", &mut self.trusts_sidecar);
         clients.finish();
         self.web = WebOptions::read(&section.section("web"));
         section.finish();
@@ -569,12 +563,17 @@ impl Config {
         Err(problems.into_iter().chain(warnings).collect())
     }
 
+    /// Returns whether clients must send a token of the gateway.
+    pub fn requires_token(&self) -> bool {
+        !self.client_tokens.is_empty() || self.jwt.is_some()
+    }
+
     /// Returns whether clients send tokens, the gateway's or those of a passthrough upstream,
     /// as plaintext over a network.
     pub fn has_plaintext_tokens(&self) -> bool {
         let passes = |upstream: &upstream::Settings| matches!(upstream.auth, Auth::Passthrough);
-        let tokens = !self.client_tokens.is_empty() || self.upstreams.iter().any(passes);
-        tokens && self.tls.is_none() && !self.listen.ip().is_loopback()
+        let tokens = self.requires_token() || self.upstreams.iter().any(passes);
+        tokens && self.tls.is_none() && !self.trusts_sidecar && !self.listen.ip().is_loopback()
     }
 
     /// Reports listeners that cannot both be bound.
@@ -599,23 +598,28 @@ impl Config {
     /// Reports a gateway that holds credentials and serves unauthenticated clients beyond
     /// loopback.
     fn check_clients_authenticated(&self, root: &Section<'_>) {
+        if let Some(problem) = self.unauthenticated_problem() {
+            root.invalid("listen", &problem);
+        }
+    }
+
+    /// Returns what is wrong with a gateway that holds credentials and serves unauthenticated
+    /// clients beyond loopback.
+    pub(crate) fn unauthenticated_problem(&self) -> Option<String> {
         let mutual = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-        if self.listen.ip().is_loopback() || mutual || !self.client_tokens.is_empty() {
-            return;
+        let is_authenticated = mutual || self.requires_token() || self.trusts_sidecar;
+        if self.listen.ip().is_loopback() || is_authenticated {
+            return None;
         }
         let holds = |auth: &Auth| !matches!(auth, Auth::Passthrough | Auth::None);
         let mut holding = self.upstreams.iter().filter(|u| holds(&u.auth));
-        if let Some(upstream) = holding.next() {
-            root.invalid(
-                "listen",
-                &format!(
-                    "any client that reaches {} could use the credentials of upstream {}: set \
-                     listen.tls.client_ca_file or listen.clients.tokens_file, or listen on \
-                     127.0.0.1",
-                    self.listen, upstream.name
-                ),
-            );
-        }
+        let upstream = holding.next()?;
+        Some(format!(
+            "any client that reaches {} could use the credentials of upstream {}: set \
+             listen.tls.client_ca_file, listen.clients.tokens_file or listen.clients.jwt, or \
+             listen on 127.0.0.1",
+            self.listen, upstream.name
+        ))
     }
 }
 
@@ -661,27 +665,6 @@ fn descriptors(section: &Section<'_>) -> Option<Source> {
     })
 }
 
-/// Reports a token that no client can send, and warns of one that can be guessed.
-fn check_client_token(section: &Section<'_>, line: usize, token: &str) {
-    if token.is_empty() || token.starts_with('#') {
-        return;
-    }
-    let is_sent = token.bytes().all(|byte| byte.is_ascii_graphic());
-    if !is_sent {
-        let problem = format!(
-            "line {line} of the file is no token: write one per line, of ASCII characters without \
-             blanks"
-        );
-        section.invalid("tokens_file", &problem);
-    } else if token.len() < MIN_CLIENT_TOKEN_BYTES {
-        let problem = format!(
-            "the token in line {line} of the file is shorter than {MIN_CLIENT_TOKEN_BYTES} \
-             characters and can be guessed: make one with `openssl rand -hex 32`"
-        );
-        section.warn("tokens_file", &problem);
-    }
-}
-
 /// Returns the trimmed value of a variable, unless it is unset or blank.
 fn non_empty(env: Env<'_>, name: &str) -> Option<String> {
     env(name)
@@ -689,24 +672,30 @@ fn non_empty(env: Env<'_>, name: &str) -> Option<String> {
         .filter(|v| !v.is_empty())
 }
 
-/// Reads a file of at most [`MAX_FILE_BYTES`].
-fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    let unreadable = |e: std::io::Error| format!("cannot read {}: {e}", path.display());
+/// Reads a file of at most [`MAX_FILE_BYTES`]. The error does not name it.
+fn read_content(path: &Path) -> Result<Vec<u8>, String> {
+    let unreadable = |e: std::io::Error| format!("cannot be read: {e}");
     let meta = std::fs::metadata(path).map_err(unreadable)?;
     if !meta.is_file() {
-        return Err(format!("{} is not a file", path.display()));
+        return Err("is not a file".to_owned());
     }
     if meta.len() > MAX_FILE_BYTES {
-        return Err(format!(
-            "{} is longer than {MAX_FILE_BYTES} bytes",
-            path.display()
-        ));
+        return Err(format!("is longer than {MAX_FILE_BYTES} bytes"));
     }
     std::fs::read(path).map_err(unreadable)
 }
 
+fn text_of(content: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(content).map_err(|_| "is not UTF-8 text".to_owned())
+}
+
+/// As [`read_content`], with the name of the file in the error.
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    read_content(path).map_err(|problem| format!("{} {problem}", path.display()))
+}
+
 fn read_text(path: &Path) -> Result<String, String> {
-    String::from_utf8(read_file(path)?).map_err(|_| "is not UTF-8 text".to_owned())
+    text_of(read_file(path)?)
 }
 
 #[cfg(test)]

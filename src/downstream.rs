@@ -2,15 +2,17 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
 use crate::memory::Memory;
 
+mod identity;
 mod shares;
 
+pub use identity::{Identity, IdentityKind, MAX_IDENTITY_BYTES};
 pub use shares::{ClientShares, NoShare};
 
 /// Limit of a request id, since statuses have little space for it.
@@ -39,12 +41,7 @@ impl ClientKey {
         Self::of("address", address)
     }
 
-    /// Identifies the clients with a certificate, in DER.
-    pub fn of_certificate(certificate: &[u8]) -> Self {
-        Self::of("certificate", certificate)
-    }
-
-    /// Identifies the clients with a token.
+    /// Identifies the clients with a token for an upstream.
     pub fn of_token(token: &HeaderValue) -> Self {
         Self::of("token", token.as_bytes())
     }
@@ -108,13 +105,23 @@ pub fn may_take_together(own: usize, free: usize) -> bool {
     own < MAX_SHARE_FACTOR_TOGETHER.saturating_mul(free)
 }
 
+/// A peer that has authenticated itself.
+impl From<Arc<Identity>> for Peer {
+    fn from(identity: Arc<Identity>) -> Self {
+        Self {
+            key: identity.key(),
+            identity: Some(identity),
+        }
+    }
+}
+
 /// Which client sends a request, as far as the gateway has verified it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peer {
-    /// The client token or the client certificate, else the address of the connection.
+    /// That of the identity, else the address of the connection.
     pub key: ClientKey,
-    /// Whether the client has authenticated itself, so that `key` is its own.
-    pub is_authenticated: bool,
+    /// The name that the client has proved; none if it has not authenticated itself.
+    pub identity: Option<Arc<Identity>>,
 }
 
 impl Peer {
@@ -122,16 +129,18 @@ impl Peer {
     pub fn at(address: IpAddr) -> Self {
         Self {
             key: ClientKey::of_address(address),
-            is_authenticated: false,
+            identity: None,
         }
     }
 
-    /// Returns the peer that has authenticated itself as `key`.
-    pub fn authenticated(key: ClientKey) -> Self {
-        Self {
-            key,
-            is_authenticated: true,
-        }
+    /// Returns whether the client has authenticated itself, so that `key` is its own.
+    pub fn is_authenticated(&self) -> bool {
+        self.identity.is_some()
+    }
+
+    /// Returns the identity as text, if the client has one.
+    pub fn identity(&self) -> Option<&str> {
+        self.identity.as_ref().map(|identity| identity.as_str())
     }
 }
 

@@ -44,6 +44,7 @@ mod generation;
 mod health;
 mod health_service;
 mod http1_body;
+mod http1_errors;
 mod listen_files;
 mod listener;
 mod message_format;

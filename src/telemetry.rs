@@ -14,7 +14,7 @@ pub use failed_calls::{FailedCall, FailedCalls, MAX_FAILED_CALLS};
 pub use log_filter::LogFilter;
 pub use log_writer::{dropped_lines, flush};
 pub use metrics::{
-    DURATION_BUCKETS, Metrics, RpcMetrics, Sample, UpstreamRequestMetrics, code_name,
+    DURATION_BUCKETS, Metrics, RpcMetrics, RpcProtocol, Sample, UpstreamRequestMetrics, code_name,
 };
 pub use reload_metrics::ReloadMetrics;
 pub use repeated::LineKind;

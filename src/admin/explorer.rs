@@ -9,24 +9,31 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::body::{self, Body};
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request};
 use axum::http::{Response, StatusCode};
 use axum::routing::{get, post};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
 use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor};
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::guard::Guard;
-use super::response::{checked, json, problem};
+use super::response::{checked, json, other_method, problem};
 use crate::config::Config;
 use crate::contract::{BUILT_IN, Contract};
+use crate::downstream::ClientKey;
+use crate::error::unknown_rpc;
+use crate::memory::{Memory, MemoryBudget, Reservation};
 use call::CallRequest;
+use drawbridge_transcoder::contract::CanonicalJson;
 
 /// How many calls of visitors run at once.
 const MAX_CALLS: usize = 16;
@@ -36,6 +43,10 @@ const IDLE_TIME: Duration = Duration::from_secs(300);
 
 /// The time in which a visitor must have sent a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often a request is in memory until it is sent: its text, the texts of its messages, and what
+/// is read of them.
+const REQUEST_COPIES: usize = 3;
 
 /// The gateway's own methods that the explorer lists.
 const OWN_METHODS: [&str; 1] = ["drawbridge.v1.GatewayService/ListUpstreams"];
@@ -49,6 +60,16 @@ pub struct Explorer {
     pools: Mutex<Option<Arc<Pools>>>,
     uses: AtomicU64,
     calls: Arc<Semaphore>,
+    /// That of all visitors, who count as one client.
+    memory: Memory,
+}
+
+/// What a call of a visitor holds until it ends.
+#[derive(Debug)]
+struct CallPermit {
+    _slot: OwnedSemaphorePermit,
+    /// For the request.
+    memory: Reservation,
 }
 
 /// What is served.
@@ -101,7 +122,7 @@ impl Connection {
             .is_some_and(|tls| tls.client_ca.is_some());
         let is_local = |address: SocketAddr| address.ip().to_canonical().is_loopback();
         let opens_loopback = is_local(grpc)
-            && config.client_tokens.is_empty()
+            && !config.requires_token()
             && config.admin.is_some_and(|admin| !is_local(admin));
         let host = match grpc.ip() {
             ip if ip.is_unspecified() => String::new(),
@@ -118,7 +139,7 @@ impl Connection {
             port: grpc.port(),
             host,
             has_tls: config.tls.is_some(),
-            needs_token: !config.client_tokens.is_empty(),
+            needs_token: config.requires_token(),
             is_sandbox: config.sandbox,
             problem: if needs_certificate {
                 Some(
@@ -140,22 +161,39 @@ impl Connection {
 
 /// The descriptors of all sets.
 #[derive(Debug)]
-struct Pools(Vec<DescriptorPool>);
+struct Pools(Vec<Pool>);
 
-impl Pools {
+#[derive(Debug)]
+struct Pool {
+    descriptors: DescriptorPool,
+    /// Reads requests. Built for the first call.
+    json: OnceLock<CanonicalJson>,
+}
+
+impl Pool {
     fn method(&self, name: &str) -> Option<MethodDescriptor> {
         let (service, method) = name.split_once('/')?;
-        let mut services = self
-            .0
-            .iter()
-            .filter_map(|pool| pool.get_service_by_name(service));
-        services.find_map(|service| service.methods().find(|one| one.name() == method))
+        let service = self.descriptors.get_service_by_name(service)?;
+        let mut methods = service.methods();
+        methods.find(|one| one.name() == method)
+    }
+
+    fn json(&self) -> &CanonicalJson {
+        self.json
+            .get_or_init(|| CanonicalJson::of(&self.descriptors))
+    }
+}
+
+impl Pools {
+    /// Returns a method, and the descriptors that have it.
+    fn method(&self, name: &str) -> Option<(MethodDescriptor, &Pool)> {
+        let mut pools = self.0.iter();
+        pools.find_map(|pool| Some((pool.method(name)?, pool)))
     }
 
     fn message(&self, name: &str) -> Option<MessageDescriptor> {
-        self.0
-            .iter()
-            .find_map(|pool| pool.get_message_by_name(name))
+        let mut pools = self.0.iter();
+        pools.find_map(|pool| pool.descriptors.get_message_by_name(name))
     }
 }
 
@@ -166,12 +204,13 @@ struct Named {
 
 impl Explorer {
     /// Lists these methods, given as gRPC paths, with the names of the upstreams that serve
-    /// them.
+    /// them. Requests and responses draw from this budget.
     pub fn new(
         contract: &Contract,
         methods: impl IntoIterator<Item = (String, Vec<String>)>,
         connection: Connection,
         max_request_bytes: usize,
+        budget: &MemoryBudget,
     ) -> Self {
         Self {
             api: ArcSwap::from_pointee(Api::new(contract, methods)),
@@ -180,6 +219,7 @@ impl Explorer {
             pools: Mutex::default(),
             uses: AtomicU64::new(0),
             calls: Arc::new(Semaphore::new(MAX_CALLS)),
+            memory: budget.open(ClientKey::default().digest()),
         }
     }
 
@@ -200,14 +240,17 @@ impl Explorer {
         let services = self.clone();
         let method = self.clone();
         let read = Router::new()
-            .route("/api/services", get(async move || services.list().await))
+            .route(
+                "/api/services",
+                get(async move || services.list().await).fallback(other_method),
+            )
             .route(
                 "/api/method",
-                get(async move |named: Query<Named>| method.describe(&named.name).await),
+                get(async move |named| method.describe(named).await).fallback(other_method),
             );
         let call = Router::new().route(
             "/api/call",
-            post(async move |request| self.call(request).await),
+            post(async move |request| self.call(request).await).fallback(other_method),
         );
         checked(read, guard, Guard::check_api).merge(checked(call, guard, Guard::check_call))
     }
@@ -222,7 +265,12 @@ impl Explorer {
                 return Ok((pools.clone(), false));
             }
             let api = this.api.load();
-            let pools = api.sets.iter().map(|set| DescriptorPool::decode(&**set));
+            let pools = api.sets.iter().map(|set| {
+                Ok(Pool {
+                    descriptors: DescriptorPool::decode(&**set)?,
+                    json: OnceLock::new(),
+                })
+            });
             let pools: Result<Vec<_>, _> = pools.collect();
             let pools = Arc::new(Pools(pools?));
             *kept = Some(pools.clone());
@@ -263,7 +311,15 @@ impl Explorer {
         }
     }
 
-    async fn describe(self: &Arc<Self>, name: &str) -> Response<Body> {
+    async fn describe(
+        self: &Arc<Self>,
+        named: Result<Query<Named>, QueryRejection>,
+    ) -> Response<Body> {
+        let Ok(Query(Named { name })) = named else {
+            let text = "name a method: /api/method?name=package.Service/Method";
+            return problem(StatusCode::BAD_REQUEST, text);
+        };
+        let name = &*name;
         let pools = match self.pools().await {
             Ok(pools) => pools,
             Err(response) => return response,
@@ -272,9 +328,48 @@ impl Explorer {
             .method(name)
             .filter(|_| self.api.load().methods.contains_key(name))
         {
-            Some(method) => json(&describe::request(&method)),
-            None => unknown_method(),
+            Some((method, _)) => json(&describe::request(&method)),
+            None => self.unknown_method(name),
         }
+    }
+
+    /// Explains a method that the explorer does not list, with a similar one.
+    fn unknown_method(&self, name: &str) -> Response<Body> {
+        let api = self.api.load();
+        let known = api.methods.keys().map(|name| &**name);
+        let page = ("this page", "the explorer lists its services");
+        let text = unknown_rpc(page, &format!("/{name}"), known);
+        problem(StatusCode::NOT_FOUND, &text)
+    }
+
+    /// Reads a request, which draws from the memory budget while it arrives.
+    async fn read(
+        &self,
+        mut body: Body,
+        max_bytes: usize,
+    ) -> Result<(Bytes, Reservation), Response<Body>> {
+        let mut reservation = self.memory.empty();
+        let mut bytes = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let broken = |_| problem(StatusCode::BAD_REQUEST, "the request is incomplete");
+            let Ok(data) = frame.map_err(broken)?.into_data() else {
+                continue;
+            };
+            let length = bytes.len() + data.len();
+            if length > max_bytes {
+                let text = "the request is too long (setting server.max_request_bytes)";
+                return Err(problem(StatusCode::PAYLOAD_TOO_LARGE, text));
+            }
+            // The buffer doubles.
+            let held = reservation.resize(2 * REQUEST_COPIES * length);
+            held.map_err(|_| {
+                let text = "the gateway has no memory for the request (setting \
+                            server.max_memory_bytes): try again later";
+                problem(StatusCode::SERVICE_UNAVAILABLE, text)
+            })?;
+            bytes.extend_from_slice(&data);
+        }
+        Ok((bytes.freeze(), reservation))
     }
 
     async fn call(self: &Arc<Self>, request: Request) -> Response<Body> {
@@ -282,17 +377,21 @@ impl Explorer {
             return problem(StatusCode::FORBIDDEN, why);
         }
         // Held while the request is read, which takes memory.
-        let Ok(permit) = self.calls.clone().try_acquire_owned() else {
+        let Ok(slot) = self.calls.clone().try_acquire_owned() else {
             let text = format!("visitors of this page have {MAX_CALLS} calls open: stop one");
             return problem(StatusCode::TOO_MANY_REQUESTS, &text);
         };
         // Base64 makes a file a third longer.
         let max_bytes = self.max_request_bytes.saturating_mul(2);
-        let body = body::to_bytes(request.into_body(), max_bytes);
-        let body = match tokio::time::timeout(REQUEST_TIMEOUT, body).await {
-            Ok(Ok(body)) => body,
-            Ok(Err(_)) => return problem(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long"),
+        let read = self.read(request.into_body(), max_bytes);
+        let (body, memory) = match tokio::time::timeout(REQUEST_TIMEOUT, read).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(response)) => return response,
             Err(_) => return problem(StatusCode::REQUEST_TIMEOUT, "the request has not arrived"),
+        };
+        let mut permit = CallPermit {
+            _slot: slot,
+            memory,
         };
         let request: CallRequest = match serde_json::from_slice(&body) {
             Ok(request) => request,
@@ -302,17 +401,24 @@ impl Explorer {
             Ok(pools) => pools,
             Err(response) => return response,
         };
-        let known = self.api.load().methods.contains_key(&request.method);
-        let Some(method) = pools.method(&request.method).filter(|_| known) else {
-            return unknown_method();
-        };
-        match request.prepare(&method) {
-            Ok(prepared) => prepared.run(self.connection.clone(), pools, permit),
-            Err(text) => problem(StatusCode::BAD_REQUEST, &text),
+        if !self.api.load().methods.contains_key(&request.method) {
+            return self.unknown_method(&request.method);
+        }
+        let name = request.method.clone();
+        let read = pools.clone();
+        let prepared = tokio::task::spawn_blocking(move || {
+            let (method, pool) = read.method(&request.method)?;
+            Some(request.prepare(&method, pool.json()))
+        });
+        match prepared.await {
+            Ok(Some(Ok(prepared))) => {
+                // Less is never an error. The messages stay until the call ends.
+                let _ = permit.memory.resize(body.len());
+                prepared.run(self.connection.clone(), pools, permit, self.memory.clone())
+            }
+            Ok(Some(Err(text))) => problem(StatusCode::BAD_REQUEST, &text),
+            Ok(None) => self.unknown_method(&name),
+            Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         }
     }
-}
-
-fn unknown_method() -> Response<Body> {
-    problem(StatusCode::NOT_FOUND, "this gateway serves no such method")
 }

@@ -208,7 +208,7 @@ impl<'a> Section<'a> {
     }
 
     /// Describes a key that must be present.
-    fn describe_required(&self, key: &str) {
+    pub(super) fn describe_required(&self, key: &str) {
         self.change_description(key, |key| key.is_required = true);
     }
 

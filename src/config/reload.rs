@@ -57,6 +57,7 @@ impl Config {
         keep!(changed, self, running,
             "listen.grpc" => listen,
             "listen.admin" => admin,
+            "listen.clients.trust_forwarded_client_cert" => trusts_sidecar,
             "admin.page" => admin_page,
             "server.max_connections" => server.max_connections,
             "server.max_connections_per_address" => server.max_connections_per_address,

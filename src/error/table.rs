@@ -118,6 +118,8 @@ impl Error {
                 row(*code, "CREDENTIALS_REJECTED", NOT_SENT, PERMANENT, Never, All, PREFIX),
             Self::Credential { code, .. } =>
                 row(*code, "LOGIN_NOT_POSSIBLE", NOT_SENT, PERMANENT, Never, All, PREFIX),
+            Self::IssuerKeysUnknown =>
+                row(Unavailable, "ISSUER_KEYS_UNKNOWN", NOT_SENT, TRANSIENT, Never, All, NO_PREFIX),
             Self::PlaintextCredentials { .. } =>
                 row(FailedPrecondition, "PLAINTEXT_CREDENTIALS", NOT_SENT, PERMANENT, Never, All, PREFIX),
             Self::Login { failure: LoginFailure::Rejected, .. } =>

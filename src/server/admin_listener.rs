@@ -15,6 +15,7 @@ use tower::Service;
 use super::accept::Acceptor;
 use super::client_io::{ClientIo, Preface};
 use super::connection_limits::{ConnectionLimits, Slot};
+use super::protocol::check_head;
 use crate::config::ServerOptions;
 use crate::telemetry::{ConnectionMetrics, Metrics};
 
@@ -66,7 +67,16 @@ impl AdminListener {
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, slot: Slot) {
         let service = hyper::service::service_fn(|request: http::Request<Incoming>| {
             slot.activity().touch();
-            self.pages.clone().call(request)
+            let mut pages = self.pages.clone();
+            async move {
+                match check_head(&request) {
+                    Ok(()) => pages.call(request).await,
+                    Err(rejection) => {
+                        let response = rejection.response(request.method());
+                        Ok(response.map(axum::body::Body::new))
+                    }
+                }
+            }
         });
         let io = ClientIo::new(stream, Preface::default(), self.write_timeout);
         let mut http = http1::Builder::new();

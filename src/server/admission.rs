@@ -16,6 +16,7 @@ use tonic::body::Body;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::memory::{Memory, Reservation};
+use crate::telemetry::RpcProtocol;
 
 /// The compressions that are accepted, in the header that an unsupported one is answered with.
 const ACCEPTED: HeaderValue = HeaderValue::from_static("gzip,identity");
@@ -27,6 +28,7 @@ const MAX_ENCODING_CHARS: usize = 40;
 /// What the metadata of a call says about it.
 #[derive(Debug)]
 pub(super) struct Admission {
+    pub(super) protocol: RpcProtocol,
     /// When the call ends at the latest.
     pub(super) deadline: Deadline,
     /// Whether its messages may be compressed, with gzip.
@@ -42,11 +44,13 @@ impl Admission {
     /// compression that is not supported, and if the memory budget has no space for a call.
     pub(super) fn of(
         headers: &HeaderMap,
+        protocol: RpcProtocol,
         default_deadline: Duration,
         call_bytes: usize,
         memory: Memory,
     ) -> Result<Self, Error> {
         Ok(Self {
+            protocol,
             deadline: Deadline::from_metadata(headers, default_deadline)?,
             is_compressed: is_compressed(headers)?,
             reservation: memory.reserve(call_bytes)?,
@@ -104,7 +108,8 @@ mod tests {
                 HeaderValue::from_static(value),
             )]);
             let deadline = Duration::from_secs(7);
-            let admission = Admission::of(&headers, deadline, 100, Memory::default());
+            let grpc = RpcProtocol::Grpc;
+            let admission = Admission::of(&headers, grpc, deadline, 100, Memory::default());
             let got = admission.map(|a| a.is_compressed).map_err(|e| e.code());
             assert_eq!(got, want, "{name}: {value}");
         }

@@ -28,12 +28,12 @@ impl ConnectionMemory {
     }
 
     /// Returns the client of the connection.
-    pub(super) fn peer(&self) -> Peer {
-        self.peer
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
     }
 
     /// Returns what the calls of a client draw from.
-    pub(super) fn of(&self, peer: Peer) -> Memory {
+    pub(super) fn of(&self, peer: &Peer) -> Memory {
         let key = peer.key;
         let open = || (key, self.budget.open(key.digest()));
         let (first, memory) = self.first.get_or_init(open);

@@ -34,7 +34,7 @@ use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::{ResponseWriteTimeout, SlowReader};
 use crate::server::served_method::ServedMethod;
 use crate::server::stream_info::{StreamInfo, is_logged, traced};
-use crate::telemetry::{FailedCall, FailedCalls, Metrics, code_name};
+use crate::telemetry::{FailedCall, FailedCalls, Metrics, RpcProtocol, code_name};
 use crate::upstream::{Upstream, Upstreams};
 use crate::watch::Watches;
 use drawbridge_transcoder::contract::{Contract, LeftOut, Method};
@@ -198,72 +198,22 @@ impl Dispatcher {
         response
     }
 
-    /// Counts and logs a request that is not authenticated, and returns its status.
-    pub(super) fn reject(&self, path: &str, headers: &HeaderMap, error: &Error) -> Status {
-        let mut client = Downstream::from_metadata(headers);
-        client.identify();
-        let request_id = client.request_id.as_ref();
-        let request_id = request_id
-            .and_then(|id| id.to_str().ok())
-            .unwrap_or_default();
-        // A path that is not in the contract could be any text: it is not logged.
-        let operation = match self.methods.get(path) {
-            Some(_) => &path[1..],
-            None => "",
-        };
-        let message = "request rejected: unauthenticated";
-        if is_logged(message, error, false) {
-            tracing::info!(
-                operation,
-                request_id,
-                reason = error.log_text(),
-                "{message}"
-            );
-        }
-        self.metrics.unauthenticated.inc();
-        self.record_rejection(operation, request_id, error);
-        let mut status = error.status(&error::StatusContext {
-            operation,
-            upstream: "",
-            request_id,
-            start_succeeded: false,
-        });
-        if let Some(id) = client.request_id {
-            status.metadata_mut().as_mut().insert("x-request-id", id);
-        }
-        status
-    }
-
-    /// Counts and logs a call of an rpc that is in a descriptor set and is not served, and
-    /// returns its status, which says why. None for a path that is in no descriptor set.
-    pub(super) fn not_served(&self, path: &str, headers: &HeaderMap) -> Option<Status> {
-        let left_out = self.left_out.get(path)?;
-        let operation = &path[1..];
+    /// Records and logs a call that is rejected before its rpc is called, and returns its status.
+    pub(super) fn reject(
+        &self,
+        message: &'static str,
+        (operation, protocol, headers): (&str, RpcProtocol, &HeaderMap),
+        error: &Error,
+    ) -> Status {
         let mut client = Downstream::from_metadata(headers);
         client.identify();
         let request_id = client.request_id.as_ref();
         let request_id = request_id.and_then(|id| id.to_str().ok());
-        let error = Error::NotServed(left_out.to_string().into());
-        let mut status = error.status(&error::StatusContext {
-            operation,
-            request_id: request_id.unwrap_or_default(),
-            ..error::StatusContext::default()
-        });
-        self.metrics.rpc(operation, "").count(status.code());
-        self.record_rejection(operation, request_id.unwrap_or_default(), &error);
-        let reason = error.log_text();
-        let message = "call failed: not served";
-        if is_logged(message, &error, false) {
-            tracing::info!(operation, request_id, reason, "{message}");
+        if is_logged(message, error, false) {
+            let (protocol, reason) = (protocol.name(), error.log_text());
+            tracing::info!(operation, protocol, request_id, reason, "{message}");
         }
-        if let Some(id) = client.request_id {
-            status.metadata_mut().as_mut().insert("x-request-id", id);
-        }
-        Some(status)
-    }
-
-    /// Keeps a request that was rejected before an rpc was called.
-    pub(super) fn record_rejection(&self, operation: &str, request_id: &str, error: &Error) {
+        let request_id = request_id.unwrap_or_default();
         self.failed_calls.add(FailedCall {
             at: SystemTime::now(),
             code: code_name(error.code()),
@@ -274,17 +224,45 @@ impl Dispatcher {
             elapsed: None,
             count: 1,
         });
+        let mut status = error.status(&error::StatusContext {
+            operation,
+            request_id,
+            ..error::StatusContext::default()
+        });
+        if let Some(id) = client.request_id {
+            status.metadata_mut().as_mut().insert("x-request-id", id);
+        }
+        status
     }
 
-    /// Reads the metadata of a request whose headers have just arrived, of a call that counts
-    /// for `call_bytes`.
+    /// Rejects a call of an rpc that is in a descriptor set and is not served; the status says
+    /// why. None for a path that is in no descriptor set.
+    pub(super) fn not_served(
+        &self,
+        path: &str,
+        protocol: RpcProtocol,
+        headers: &HeaderMap,
+    ) -> Option<Status> {
+        let left_out = self.left_out.get(path)?;
+        let operation = &path[1..];
+        let error = Error::NotServed(left_out.to_string().into());
+        let call = (operation, protocol, headers);
+        let status = self.reject("call failed: not served", call, &error);
+        self.metrics.rpc(operation, "").count(status.code());
+        Some(status)
+    }
+
+    /// Reads the metadata of a request whose headers have just arrived, of a call by this protocol
+    /// that counts for `call_bytes`.
     pub(super) fn admission(
         &self,
         headers: &HeaderMap,
+        protocol: RpcProtocol,
         call_bytes: usize,
         memory: Memory,
     ) -> Result<Admission, Error> {
-        Admission::of(headers, self.default_deadline, call_bytes, memory)
+        let default = self.default_deadline;
+        Admission::of(headers, protocol, default, call_bytes, memory)
     }
 
     /// Serves one request of a method, and records it from its headers on. Its messages are in

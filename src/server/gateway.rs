@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
 use super::admin_listener::AdminListener;
-use super::authn::ClientTokens;
+use super::authn::{Access, SharedAccess};
 use super::descriptors::DescriptorShares;
 use super::drain::{Drain, Stop};
 use super::generation::{Current, Generation};
@@ -21,7 +21,7 @@ use super::reloader::{Rejected, ReloadHandle, Reloader};
 use super::status::StatusSource;
 use super::{descriptors, gauges, health, listener, reloader};
 use crate::admin::{self, Connection, Explorer, Page, Readiness};
-use crate::config::{Config, ListenFiles, PLAINTEXT_TOKENS};
+use crate::config::{Config, ListenFiles, PLAINTEXT_TOKENS, TRUSTED_SIDECAR};
 use crate::telemetry::ReloadMetrics;
 
 /// A gateway that is built and has no listeners yet.
@@ -78,6 +78,9 @@ impl Gateway {
         if config.has_plaintext_tokens() {
             tracing::warn!(listen = %config.listen, "{PLAINTEXT_TOKENS}");
         }
+        if config.trusts_sidecar {
+            tracing::warn!(listen = %config.listen, "{TRUSTED_SIDECAR}");
+        }
         let admin = match config.admin {
             Some(address) => {
                 Some(listener::bind(address, " (admin)", "listen.admin or DRAWBRIDGE_ADMIN").await?)
@@ -113,9 +116,10 @@ impl BoundGateway {
         } = gateway;
         let config = generation.config.clone();
         let metrics = generation.dispatcher.metrics.clone();
-        let tokens = ClientTokens::new(&config.client_tokens);
+        let access = Access::new(&config, None).map_err(|e| vec![e])?;
+        let access = SharedAccess::new(access);
         let registry = HealthRegistry::new([]);
-        let serving = generation.serving(&tokens, &registry);
+        let serving = generation.serving(&access, &registry);
         let serving = serving.map_err(|problem| vec![problem])?;
         registry.replace(serving.statuses());
         let (services, probed) = watch::channel(serving.services.clone());
@@ -140,6 +144,7 @@ impl BoundGateway {
                 generation.methods(),
                 Connection::new(&config, grpc),
                 config.server.max_request_bytes,
+                &generation.dispatcher.memory,
             ))
         });
         let admin_task = admin.map(|admin| {
@@ -161,19 +166,23 @@ impl BoundGateway {
         let (reload, requests) = reloader::requests();
         let has_files = config.source.is_some() || config.listen_source.is_some();
         let reloading = has_files.then(|| {
-            let (connections, accepted) = (connections.clone(), tokens.clone());
+            let (connections, accepted) = (connections.clone(), access.clone());
+            let mut changed = config.clone();
             let apply = move |files: &ListenFiles| {
+                changed.client_tokens.clone_from(&files.client_tokens);
+                changed.jwt.clone_from(&files.jwt);
+                let changed = Access::new(&changed, Some(&accepted.load()))?;
                 if let Some(tls) = &files.tls {
                     connections.replace_tls(tls)?;
                     expiries.replace(tls);
                 }
-                accepted.replace(&files.client_tokens);
+                accepted.replace(changed);
                 Ok(())
             };
             let reloader = Reloader {
                 current: current.clone(),
                 listen: Watched::new(config.listen_source.clone(), config.listen_files(), apply),
-                tokens,
+                access,
                 health: registry.clone(),
                 services,
                 explorer,

@@ -12,7 +12,7 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::pb::v1::server_reflection_server::ServerReflectionServer;
 
-use super::authn::ClientTokens;
+use super::authn::SharedAccess;
 use super::dispatcher::{Dispatcher, SharedState};
 use super::health_service::{HealthRegistry, HealthService};
 use super::protocol::Browsers;
@@ -144,7 +144,7 @@ impl Generation {
     /// Fails for descriptors that reflection cannot serve.
     pub(super) fn serving(
         self,
-        tokens: &ClientTokens,
+        access: &SharedAccess,
         health: &HealthRegistry,
     ) -> Result<Serving, String> {
         let services = self.services();
@@ -163,7 +163,7 @@ impl Generation {
         let browsers = Browsers::new(self.config.web.clone(), &forwarded);
         let router = Router::new(
             dispatcher.clone(),
-            tokens.clone(),
+            access.clone(),
             routes.prepare(),
             browsers,
             self.config.server.max_metadata_bytes,

@@ -86,9 +86,7 @@ impl<A: FnMut(&ListenFiles) -> Result<(), String>> Watched<A> {
                     tracing::warn!(key = warning.key, "{}", warning.problem);
                 }
             }
-            if files.client_tokens.len() != self.last.client_tokens.len()
-                || files.tokens() != self.last.tokens()
-            {
+            if files.client_tokens != self.last.client_tokens {
                 tracing::info!(
                     tokens = files.client_tokens.len(),
                     "client tokens have changed"
@@ -125,6 +123,7 @@ mod tests {
         ListenFiles {
             tls: None,
             client_tokens: tokens.iter().map(|token| (*token).into()).collect(),
+            jwt: None,
         }
     }
 
@@ -135,7 +134,7 @@ mod tests {
         let disk = on_disk.clone();
         let source = FileSource::new(move || disk.lock().unwrap().clone());
         let apply = move |files: &ListenFiles| {
-            if files.tokens() == ["unusable"] {
+            if files.client_tokens == ["unusable".into()] {
                 return Err("unusable".to_owned());
             }
             applied.send(files.clone()).map_err(|e| e.to_string())

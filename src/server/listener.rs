@@ -24,6 +24,7 @@ use super::connection_limits::{Activity, ConnectionLimits, Slot};
 use super::connection_memory::ConnectionMemory;
 use super::generation::Current;
 use super::http1_body::Http1Body;
+use super::http1_errors::ReadableErrors;
 use super::stream_executor::{StreamBody, StreamExecutor};
 use super::tls::{self, Handshakes};
 use super::write_coalescing::CoalescedWrites;
@@ -206,7 +207,7 @@ impl Connections {
             tracing::debug!(%error, "connection closed before it was served");
             return;
         }
-        let memory = |peer| ConnectionMemory::new(self.memory.clone(), peer);
+        let memory = |peer| Arc::new(ConnectionMemory::new(self.memory.clone(), peer));
         let Some(tls) = &self.tls else {
             return self
                 .serve_http(stream, memory(Peer::at(peer.ip())), slot, draining)
@@ -217,10 +218,15 @@ impl Connections {
             _ = slot.evicted() => return self.metrics.closed(EVICTED),
             _ = draining.changed() => return,
         };
-        match handshake {
-            Ok(Some(stream)) => {
-                let peer = tls::peer(&stream).unwrap_or(Peer::at(peer.ip()));
-                self.serve_http(stream, memory(peer), slot, draining).await;
+        let client = match handshake {
+            Ok(Some(stream)) => tls::peer(&stream).map(|client| Some((stream, client))),
+            Ok(None) => Ok(None),
+            Err(reason) => Err(reason),
+        };
+        match client {
+            Ok(Some((stream, client))) => {
+                let client = client.unwrap_or(Peer::at(peer.ip()));
+                (self.serve_http(stream, memory(client), slot, draining)).await;
             }
             Ok(None) => {}
             Err(reason) => {
@@ -236,7 +242,7 @@ impl Connections {
     async fn serve_http<T>(
         &self,
         io: T,
-        memory: ConnectionMemory,
+        memory: Arc<ConnectionMemory>,
         slot: Slot,
         mut draining: watch::Receiver<()>,
     ) where
@@ -267,6 +273,7 @@ impl Connections {
         let preface = Preface::default();
         let io = ClientIo::new(io, preface.clone(), settings.response_write_timeout);
         let io = io.with_head_timeout(settings.preface_timeout, activity.clone());
+        let io = ReadableErrors::new(io, activity.clone());
         let io = TokioIo::new(CoalescedWrites::new(io));
         let http = Self::http(settings, activity);
         let mut connection = pin!(http.serve_connection(io, service));

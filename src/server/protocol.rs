@@ -6,6 +6,7 @@
 mod browsers;
 mod connect;
 mod connect_get;
+mod head;
 mod own_response;
 mod rejection;
 mod trailers;
@@ -14,10 +15,12 @@ mod web_call;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, Method, Request, Version};
 
-pub(super) use self::browsers::Browsers;
+pub(super) use self::browsers::{Browsers, Cors};
+pub(super) use self::head::check_head;
 pub(super) use self::own_response::{OwnRequest, own_response};
 pub(super) use self::rejection::Rejection;
 pub(super) use self::web_call::WebCall;
+use crate::telemetry::RpcProtocol;
 
 /// The protocol of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +43,18 @@ pub(super) enum WebProtocol {
     ConnectStream { json: bool },
     /// A unary rpc of Connect whose message is in the query.
     ConnectGet,
+}
+
+impl WebProtocol {
+    /// Returns the protocol as the log and the metrics name it.
+    fn rpc_protocol(self) -> RpcProtocol {
+        match self {
+            Self::GrpcWeb { .. } => RpcProtocol::GrpcWeb,
+            Self::Connect { .. } | Self::ConnectStream { .. } | Self::ConnectGet => {
+                RpcProtocol::Connect
+            }
+        }
+    }
 }
 
 use WebProtocol::{Connect, ConnectStream, GrpcWeb};

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::authn::ClientTokens;
+use super::authn::SharedAccess;
 use super::descriptors;
 use super::generation::{Current, Generation, Serving};
 use super::health::ProbedService;
@@ -51,7 +51,7 @@ pub(super) struct Reloader<A> {
     pub(super) current: Current,
     /// Certificates and client tokens, which also change without the configuration.
     pub(super) listen: Watched<A>,
-    pub(super) tokens: ClientTokens,
+    pub(super) access: SharedAccess,
     pub(super) health: HealthRegistry,
     /// What is probed.
     pub(super) services: watch::Sender<Vec<ProbedService>>,
@@ -182,20 +182,29 @@ impl<A: FnMut(&ListenFiles) -> Result<(), String>> Reloader<A> {
         let before = &running.generation;
         descriptors::share(&mut config);
         let fixed = config.keep_fixed(&before.config);
-        let has_same_tls = config.tls.is_some() == self.listen.last().tls.is_some();
-        let mut files = config.listen_files();
-        if !fixed.is_empty() && fixed.contains(&"listen.tls") || !has_same_tls {
-            files.tls.clone_from(&self.listen.last().tls);
+        // Who may call depends on all of it: it stays until a restart, where a part of it does.
+        let keeps_listen = fixed
+            .iter()
+            .any(|key| key.starts_with("listen.") && *key != "listen.admin");
+        let files = match keeps_listen {
+            true => self.listen.last().clone(),
+            false => config.listen_files(),
+        };
+        config.tls.clone_from(&files.tls);
+        config.client_tokens.clone_from(&files.client_tokens);
+        config.jwt.clone_from(&files.jwt);
+        if let Some(problem) = config.unauthenticated_problem() {
+            return Err(vec![format!("before a restart, {problem}")]);
         }
         let listen_source = config.listen_source.clone();
         let warnings = std::mem::take(&mut config.warnings);
         let next = before.next(config)?;
-        let next = next.serving(&self.tokens, &self.health);
+        let next = next.serving(&self.access, &self.health);
         let next = Arc::new(next.map_err(|problem| vec![problem])?);
         if self.listen.change(Ok(files)) == Reloaded::Refused {
             return Err(vec!["the files of [listen] cannot be used".to_owned()]);
         }
-        if !fixed.contains(&"listen.tls") {
+        if !keeps_listen {
             self.listen.set_source(listen_source);
         }
         for warning in warnings {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use flate2::bufread::GzDecoder;
+use flate2::bufread::MultiGzDecoder;
 use http::HeaderMap;
 use tonic::{Code, Status};
 
@@ -98,6 +98,15 @@ impl Buffer {
     }
 }
 
+/// Returns the error of a request that is not written as its protocol says. That is the fault of
+/// the client, unlike INTERNAL, which libraries of gRPC use.
+fn invalid(problem: &str) -> Error {
+    Error::RequestNotReceived {
+        code: Code::InvalidArgument,
+        problem: problem.to_owned(),
+    }
+}
+
 impl<B: http_body::Body<Data = Bytes, Error = Status> + Unpin> MessageReader<B> {
     /// Reads messages of at most `max_bytes` each, compressed or not.
     pub(super) fn new(
@@ -138,8 +147,9 @@ impl<B: http_body::Body<Data = Bytes, Error = Status> + Unpin> MessageReader<B> 
 
     /// Reads the message of an rpc that has exactly one, and the end of the request.
     pub(super) async fn only(&mut self) -> Result<RawMessage, Error> {
+        // Source: gRPC, "Status codes and their use in gRPC", cardinality violation.
         let invalid = |problem: &str| Error::RequestNotReceived {
-            code: Code::Internal,
+            code: Code::Unimplemented,
             problem: problem.to_owned(),
         };
         let is_bare = self.is_bare;
@@ -174,10 +184,7 @@ impl<B: http_body::Body<Data = Bytes, Error = Status> + Unpin> MessageReader<B> 
                 let is_complete = self.prefix_len == 0 && self.message.is_none();
                 return Poll::Ready(match is_complete {
                     true => Ok(None),
-                    false => Err(Error::RequestNotReceived {
-                        code: Code::Internal,
-                        problem: "the request ends within a message".to_owned(),
-                    }),
+                    false => Err(invalid("the request ends within a message")),
                 });
             }
         }
@@ -274,17 +281,17 @@ impl<B: http_body::Body<Data = Bytes, Error = Status> + Unpin> MessageReader<B> 
     /// Reads the prefix of a message.
     fn begin(&self) -> Result<Partial, Error> {
         let [flag, length @ ..] = self.prefix;
-        let invalid = |problem: &str| {
-            Err(Error::RequestNotReceived {
-                code: Code::Internal,
-                problem: problem.to_owned(),
-            })
-        };
         match flag {
             0 => {}
             1 if self.is_compressed => {}
-            1 => return invalid("a message is compressed, and the request names no compression"),
-            _ => return invalid("the compressed flag of a message is neither 0 nor 1"),
+            1 => {
+                let problem = "a message is compressed, and the request names no compression";
+                return Err(invalid(problem));
+            }
+            _ => {
+                let problem = "the compressed flag of a message is neither 0 nor 1";
+                return Err(invalid(problem));
+            }
         }
         let length = u32::from_be_bytes(length) as usize;
         if length > self.max_bytes {
@@ -349,16 +356,13 @@ impl RawMessage {
             _ => self.max_bytes,
         };
         let too_long = || match limit < self.max_bytes {
-            true => Error::RequestNotReceived {
-                code: Code::Internal,
-                problem: format!(
-                    "a message cannot be decompressed: it is longer than {stated} bytes, the \
-                     length at its end"
-                ),
-            },
+            true => invalid(&format!(
+                "a message cannot be decompressed: it is longer than {stated} bytes, the length \
+                 at its end"
+            )),
             false => Error::RequestTooLarge { limit },
         };
-        let mut decoder = GzDecoder::new(&*self.bytes);
+        let mut decoder = MultiGzDecoder::new(&*self.bytes);
         let mut buffer = Buffer::new(&self.memory);
         let mut length = 0;
         let mut capacity = SHORT_BYTES.min(limit + 1);
@@ -376,10 +380,8 @@ impl RawMessage {
                 Ok(0) => break,
                 Ok(count) => length += count,
                 Err(error) => {
-                    return Err(Error::RequestNotReceived {
-                        code: Code::Internal,
-                        problem: format!("a message cannot be decompressed: {error}"),
-                    });
+                    let problem = format!("a message cannot be decompressed: {error}");
+                    return Err(invalid(&problem));
                 }
             }
         }
@@ -471,8 +473,13 @@ mod tests {
                 assert_eq!(read, message, "{length} in frames of {frame}");
             }
         }
-        // Compressed, and not compressed although it could be.
-        for wire in [framed(1, &gzip(&message)), framed(0, &message)] {
+        // Compressed, in two members, and not compressed although it could be.
+        let members = [gzip(&message[..9]), gzip(&message[9..])].concat();
+        for wire in [
+            framed(1, &gzip(&message)),
+            framed(1, &members),
+            framed(0, &message),
+        ] {
             let mut reader = reader(vec![wire], true, &Memory::default());
             assert_eq!(
                 reader.only().await.unwrap().decode(soon()).await.unwrap(),
@@ -494,26 +501,55 @@ mod tests {
     async fn invalid_request_is_an_error() {
         let long = u32::try_from(MAX + 1).unwrap().to_be_bytes();
         for (frames, is_compressed, want, text) in [
-            (vec![], false, Code::Internal, "no message"),
-            (vec![vec![0, 0]], false, Code::Internal, "ends within"),
+            (vec![], false, Code::Unimplemented, "no message"),
+            (
+                vec![vec![0, 0]],
+                false,
+                Code::InvalidArgument,
+                "ends within",
+            ),
             (
                 vec![vec![0, 0, 0, 0, 2, 1]],
                 false,
-                Code::Internal,
+                Code::InvalidArgument,
                 "ends within",
             ),
-            (vec![framed(2, b"")], false, Code::Internal, "flag"),
+            (vec![framed(2, b"")], false, Code::InvalidArgument, "flag"),
             (
                 vec![framed(1, b"")],
                 false,
-                Code::Internal,
+                Code::InvalidArgument,
                 "names no compression",
             ),
-            (vec![framed(1, b"x")], true, Code::Internal, "decompressed"),
+            (
+                vec![framed(1, b"x")],
+                true,
+                Code::InvalidArgument,
+                "decompressed",
+            ),
+            // Within the gzip, before its checksum, and after its end.
+            (
+                vec![framed(1, &gzip(b"abc")[..10])],
+                true,
+                Code::InvalidArgument,
+                "decompressed",
+            ),
+            (
+                vec![framed(1, &[&gzip(b"abc")[..20], &[0; 8]].concat())],
+                true,
+                Code::InvalidArgument,
+                "decompressed",
+            ),
+            (
+                vec![framed(1, &[&gzip(b"abc")[..], b"xy"].concat())],
+                true,
+                Code::InvalidArgument,
+                "decompressed",
+            ),
             (
                 vec![framed(0, b""), framed(0, b"")],
                 false,
-                Code::Internal,
+                Code::Unimplemented,
                 "more than one",
             ),
             (

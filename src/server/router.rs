@@ -1,10 +1,10 @@
 //! Routes a request: chooses its protocol, checks the size of the metadata and the client's
 //! token, then calls the dispatcher or one of gRPC's own services.
 
-use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Request, Response, Uri};
 use tonic::body::Body;
@@ -13,22 +13,20 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use crate::deadline::Deadline;
-use crate::downstream::Downstream;
-use crate::error::{self, Error, cut};
+use crate::error::{self, Error};
 use crate::memory::{CALL_BYTES, Memory, SHORT_BYTES};
 use crate::server::admission::{add_accepted_encodings, is_compressed};
-use crate::server::authn::ClientTokens;
+use crate::server::authn::{Caller, Refusal, SharedAccess};
 use crate::server::charged_body::{ChargedBody, ChargedResponse};
 use crate::server::connection_memory::ConnectionMemory;
 use crate::server::dispatcher::Dispatcher;
 use crate::server::message_format::{Encoding, MessageFormat};
 use crate::server::protocol::{
-    self, Browsers, OwnRequest, Protocol, Rejection, WebCall, own_response,
+    self, Browsers, Cors, OwnRequest, Protocol, Rejection, WebCall, own_response,
 };
 use crate::server::request_body_timeout::TimeoutBody;
 use crate::server::request_message::MessageReader;
-use crate::server::stream_info::is_logged;
-use crate::spelling::nearest;
+use crate::telemetry::RpcProtocol;
 
 /// The rpcs that [`Routes`] serve, without the leading slash.
 const OWN_METHODS: [&str; 5] = [
@@ -50,15 +48,12 @@ const METADATA_ENTRY_BYTES: usize = 32;
 /// What an entry needs in memory in addition to that: its place in the map.
 const METADATA_ENTRY_MEMORY: usize = 96;
 
-/// The longest part of a client's path that an error repeats, in bytes.
-const MAX_QUOTED_BYTES: usize = 120;
-
 /// Serves the rpcs of the contract by the dispatcher, and those of [`OWN_METHODS`] by tonic's
 /// routes.
 #[derive(Clone, Debug)]
 pub struct Router {
     dispatcher: Arc<Dispatcher>,
-    tokens: ClientTokens,
+    access: SharedAccess,
     routes: Routes,
     browsers: Browsers,
     max_metadata_bytes: usize,
@@ -71,14 +66,14 @@ impl Router {
     /// Routes to the dispatcher and to these routes.
     pub(super) fn new(
         dispatcher: Arc<Dispatcher>,
-        tokens: ClientTokens,
+        access: SharedAccess,
         routes: Routes,
         browsers: Browsers,
         max_metadata_bytes: u32,
     ) -> Self {
         Self {
             dispatcher,
-            tokens,
+            access,
             routes,
             browsers,
             max_metadata_bytes: max_metadata_bytes as usize,
@@ -95,12 +90,17 @@ impl Router {
     pub(super) fn respond(
         &self,
         request: Request<Body>,
-        connection: &ConnectionMemory,
+        connection: &Arc<ConnectionMemory>,
     ) -> ResponseFuture {
-        match protocol::choose(&request, self.browsers.connect_get()) {
+        let chosen = protocol::check_head(&request)
+            .and_then(|()| protocol::choose(&request, self.browsers.connect_get()));
+        match chosen {
             Ok(Protocol::Grpc) => self.call(request, connection, Encoding::default(), None),
             Ok(protocol) => self.respond_web(protocol, request, connection),
-            Err(rejection) => self.not_a_call(rejection, request.method()),
+            Err(rejection) => {
+                let cors = self.browsers.cors(&request);
+                self.not_a_call(rejection, request.method(), Some(&cors))
+            }
         }
     }
 
@@ -109,12 +109,12 @@ impl Router {
         &self,
         protocol: Protocol,
         request: Request<Body>,
-        connection: &ConnectionMemory,
+        connection: &Arc<ConnectionMemory>,
     ) -> ResponseFuture {
-        let cors = match self.browsers.check(protocol, &request) {
-            Ok(cors) => cors,
-            Err(rejection) => return self.not_a_call(rejection, request.method()),
-        };
+        let cors = self.browsers.cors(&request);
+        if let Err(rejection) = self.browsers.check(protocol, &request) {
+            return self.not_a_call(rejection, request.method(), Some(&cors));
+        }
         let protocol = match protocol {
             Protocol::Web(protocol) => protocol,
             Protocol::Grpc | Protocol::Preflight => {
@@ -126,7 +126,7 @@ impl Router {
         let (call, request, encoding) = WebCall::begin(protocol, request);
         let response = match encoding {
             Ok(encoding) => self.call(request, connection, encoding, Some(&call)),
-            Err(error) => self.reject(request.uri().path(), request.headers(), &error),
+            Err(error) => self.reject(&request, call.rpc_protocol(), &error),
         };
         Box::pin(async move {
             let mut response = call.respond(response.await);
@@ -136,10 +136,19 @@ impl Router {
     }
 
     /// Rejects a request that is not a call.
-    fn not_a_call(&self, rejection: Rejection, method: &http::Method) -> ResponseFuture {
+    fn not_a_call(
+        &self,
+        rejection: Rejection,
+        method: &http::Method,
+        cors: Option<&Cors>,
+    ) -> ResponseFuture {
         self.dispatcher.metrics.unsupported.inc();
         tracing::debug!(?rejection, "request rejected");
-        self.ready(rejection.response(method))
+        let mut response = rejection.response(method);
+        if let Some(cors) = cors {
+            cors.add(&mut response);
+        }
+        self.ready(response)
     }
 
     /// Serves one call, whose messages are encoded in this way. `web` is set if its protocol is
@@ -147,42 +156,99 @@ impl Router {
     fn call(
         &self,
         request: Request<Body>,
-        connection: &ConnectionMemory,
+        connection: &Arc<ConnectionMemory>,
         encoding: Encoding,
         web: Option<&WebCall>,
     ) -> ResponseFuture {
         let path = request.uri().path();
+        let protocol = web.map_or(RpcProtocol::Grpc, WebCall::rpc_protocol);
+        self.dispatcher.metrics.count_request(protocol);
         let size = metadata_size(request.headers());
         if size > self.max_metadata_bytes {
             let limit = self.max_metadata_bytes;
             let error = Error::MetadataTooLarge { size, limit };
-            return self.reject(path, request.headers(), &error);
+            return self.reject(&request, protocol, &error);
         }
-        // Health needs no token: load balancers have none.
-        let peer = match path.starts_with("/grpc.health.") {
-            true => Ok(connection.peer()),
-            false => self
-                .tokens
-                .authenticate(request.headers(), connection.peer()),
-        };
-        let peer = match peer {
-            Ok(peer) => peer,
-            Err(error) => {
-                let status = self.dispatcher.reject(path, request.headers(), &error);
-                return self.ready(status.into_http());
+        match self.authenticate(path, request.headers(), connection) {
+            Ok(caller) => self.call_as(caller, request, connection, encoding, web),
+            Err(Refusal::UnknownKey(keys)) => {
+                let (router, connection) = (self.clone(), connection.clone());
+                let web = web.cloned();
+                Box::pin(async move {
+                    keys.refresh_on_demand().await;
+                    let path = request.uri().path();
+                    match router.authenticate(path, request.headers(), &connection) {
+                        Ok(caller) => {
+                            let web = web.as_ref();
+                            (router.call_as(caller, request, &connection, encoding, web)).await
+                        }
+                        Err(refusal) => router.unauthenticated(&request, protocol, refusal).await,
+                    }
+                })
             }
-        };
-        let memory = connection.of(peer);
+            Err(refusal) => self.unauthenticated(&request, protocol, refusal),
+        }
+    }
+
+    /// Returns the client of a request.
+    fn authenticate(
+        &self,
+        path: &str,
+        headers: &HeaderMap,
+        connection: &ConnectionMemory,
+    ) -> Result<Caller, Refusal> {
+        match path.starts_with("/grpc.health.") {
+            // Load balancers have no token.
+            true => Ok(Caller::from(connection.peer().clone())),
+            false => self.access.load().authenticate(headers, connection.peer()),
+        }
+    }
+
+    /// Rejects a request that is not authenticated.
+    fn unauthenticated(
+        &self,
+        request: &Request<Body>,
+        protocol: RpcProtocol,
+        refusal: Refusal,
+    ) -> ResponseFuture {
+        self.dispatcher.metrics.unauthenticated.inc();
+        let message = "request rejected: unauthenticated";
+        let path = request.uri().path();
+        // A path that is not in the contract could be any text: it is not logged.
+        let operation = (self.dispatcher.method(path)).map_or("", |_| &path[1..]);
+        let call = (operation, protocol, request.headers());
+        let status = (self.dispatcher).reject(message, call, &refusal.into_error());
+        self.ready(status.into_http())
+    }
+
+    /// Serves one call of this client; see [`Self::call`].
+    fn call_as(
+        &self,
+        Caller { peer, by_bearer }: Caller,
+        mut request: Request<Body>,
+        connection: &ConnectionMemory,
+        encoding: Encoding,
+        web: Option<&WebCall>,
+    ) -> ResponseFuture {
+        let size = metadata_size(request.headers());
+        let protocol = web.map_or(RpcProtocol::Grpc, WebCall::rpc_protocol);
+        if by_bearer {
+            // It is for the gateway: no upstream may receive it.
+            request.headers_mut().remove(AUTHORIZATION);
+        }
+        let path = request.uri().path();
+        let memory = connection.of(&peer);
         let call_bytes = call_bytes(request.headers(), size);
         let timeouts = self.dispatcher.request_timeouts;
         if let Some(method) = self.dispatcher.method(path) {
             if let Some(Err(rejection)) = web.map(|web| web.check_kind(&method.method)) {
-                return self.not_a_call(rejection, request.method());
+                return self.not_a_call(rejection, request.method(), None);
             }
             let dispatcher = self.dispatcher.clone();
-            let admission = match dispatcher.admission(request.headers(), call_bytes, memory) {
+            let headers = request.headers();
+            let admission = match dispatcher.admission(headers, protocol, call_bytes, memory) {
                 Ok(admission) => admission,
-                Err(error) => return self.reject(path, request.headers(), &error),
+                Err(error) => return self.reject(&request, protocol, &error),
             };
             let deadline = admission.deadline;
             let request = request.map(|body| TimeoutBody::new(body, deadline, timeouts));
@@ -191,28 +257,24 @@ impl Router {
                 dispatcher.mark_sandbox(response.await)
             });
         }
-        if let Some(status) = self.dispatcher.not_served(path, request.headers()) {
+        let headers = request.headers();
+        if let Some(status) = self.dispatcher.not_served(path, protocol, headers) {
             return self.ready(status.into_http());
         }
         let Some(own) = own_method(path) else {
             let error = Error::UnknownMethod(self.unknown_method(path));
-            return self.reject(path, request.headers(), &error);
+            return self.reject(&request, protocol, &error);
         };
         if let Some(Err(rejection)) = web.map(|web| web.check_own_kind(own)) {
-            return self.not_a_call(rejection, request.method());
+            return self.not_a_call(rejection, request.method(), None);
         }
         let reservation = match memory.reserve(call_bytes) {
             Ok(reservation) => reservation,
-            Err(exhausted) => return self.reject(path, request.headers(), &exhausted.into()),
+            Err(exhausted) => return self.reject(&request, protocol, &exhausted.into()),
         };
-        let is_compressed = match encoding == Encoding::default() {
-            // Tonic reads it.
-            true => Ok(false),
-            false => is_compressed(request.headers()),
-        };
-        let is_compressed = match is_compressed {
+        let is_compressed = match is_compressed(request.headers()) {
             Ok(is_compressed) => is_compressed,
-            Err(error) => return self.reject(path, request.headers(), &error),
+            Err(error) => return self.reject(&request, protocol, &error),
         };
         let until = Deadline::after(timeouts.total);
         let request = request.map(|body| match encoding.is_bare {
@@ -240,30 +302,20 @@ impl Router {
     }
 
     /// Rejects a request before an rpc is selected.
-    fn reject(&self, path: &str, headers: &HeaderMap, error: &Error) -> ResponseFuture {
+    fn reject<B>(
+        &self,
+        request: &Request<B>,
+        protocol: RpcProtocol,
+        error: &Error,
+    ) -> ResponseFuture {
         self.dispatcher.metrics.unsupported.inc();
-        let mut client = Downstream::from_metadata(headers);
-        client.identify();
-        let request_id = client.request_id.as_ref();
-        let request_id = request_id.and_then(|id| id.to_str().ok());
+        let path = request.uri().path();
         let operation = match self.dispatcher.method(path) {
             Some(_) => &path[1..],
             None => own_method(path).unwrap_or_default(),
         };
-        let id = request_id.unwrap_or_default();
-        self.dispatcher.record_rejection(operation, id, error);
-        let (message, reason) = ("request rejected", error.log_text());
-        if is_logged(message, error, false) {
-            tracing::info!(operation, request_id, reason, "{message}");
-        }
-        let mut status = error.status(&error::StatusContext {
-            operation,
-            request_id: request_id.unwrap_or_default(),
-            ..error::StatusContext::default()
-        });
-        if let Some(id) = client.request_id {
-            status.metadata_mut().as_mut().insert("x-request-id", id);
-        }
+        let call = (operation, protocol, request.headers());
+        let status = self.dispatcher.reject("request rejected", call, error);
         let mut response = status.into_http();
         add_accepted_encodings(error, &mut response);
         self.ready(response)
@@ -274,53 +326,12 @@ impl Router {
         Box::pin(std::future::ready(response))
     }
 
-    /// Explains a path that names no rpc, with the most similar rpc or service.
+    /// Explains a path that names no rpc.
     fn unknown_method(&self, path: &str) -> String {
-        let quoted = |text: &str| cut(text, MAX_QUOTED_BYTES);
-        let Some((service, method)) = path.strip_prefix('/').and_then(|p| p.split_once('/')) else {
-            return format!(
-                "{} is not the path of an rpc: /package.Service/Method",
-                quoted(path)
-            );
-        };
         let contract = self.dispatcher.methods.keys().map(|path| &path[1..]);
-        let all: BTreeSet<(&str, &str)> = contract
-            .chain(OWN_METHODS)
-            .filter_map(|name| name.split_once('/'))
-            .collect();
-        let of_service = |wanted: &str| {
-            let methods = all.iter().filter(move |(service, _)| *service == wanted);
-            methods.map(|(_, method)| *method).collect::<Vec<_>>()
-        };
-        let methods = of_service(service);
-        if !methods.is_empty() {
-            let near = nearest(method, methods.into_iter());
-            return format!("{service} has no rpc {}{near}", quoted(method));
-        }
-        let services: BTreeSet<&str> = all.iter().map(|(service, _)| *service).collect();
-        // Without its package, or with another version of it.
-        let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_lowercase();
-        let same_name = services
-            .iter()
-            .copied()
-            .filter(|known| last(known) == last(service));
-        let same_name = nearest_or_only(service, same_name.collect());
-        let near = same_name.unwrap_or_else(|| nearest(service, services.iter().copied()));
-        format!(
-            "this gateway does not serve {} (reflection lists its services){near}",
-            quoted(service)
-        )
+        let server = ("this gateway", "reflection lists its services");
+        error::unknown_rpc(server, path, contract.chain(OWN_METHODS))
     }
-}
-
-/// Returns the hint for the most similar of these services, if there are any.
-fn nearest_or_only(service: &str, candidates: Vec<&str>) -> Option<String> {
-    let first = *candidates.first()?;
-    let near = nearest(service, candidates.into_iter());
-    Some(match near.is_empty() {
-        true => format!(", did you mean {first}?"),
-        false => near,
-    })
 }
 
 /// Returns the entry of [`OWN_METHODS`] at this path.
@@ -343,14 +354,15 @@ fn call_bytes(headers: &HeaderMap, metadata_bytes: usize) -> usize {
     CALL_BYTES + (metadata_bytes + entries).saturating_sub(SHORT_BYTES)
 }
 
-/// Returns the format of the messages of one of tonic's rpcs, if tonic does not read it itself.
+/// Returns the format of the messages of one of tonic's rpcs, if tonic does not read it itself: it
+/// reads gRPC without compression.
 async fn own_format(
     dispatcher: &Dispatcher,
     encoding: Encoding,
     is_compressed: bool,
     own: &str,
 ) -> Result<Option<(MessageFormat, bool)>, Error> {
-    if encoding == Encoding::default() {
+    if encoding == Encoding::default() && !is_compressed {
         return Ok(None);
     }
     let json = match encoding.is_json {
@@ -396,14 +408,22 @@ async fn serve_own(
     }
 }
 
-/// Replaces the status with which tonic rejects a request message that is too long.
+/// Replaces the status with which tonic rejects a request message that is too long, or that it
+/// cannot read.
 fn own_status(response: Response<Body>, max_request_bytes: usize) -> Response<Body> {
     let Some(status) = Status::from_header_map(response.headers()) else {
         return response;
     };
-    if !matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted) {
-        return response;
-    }
-    let error = Error::request_not_received(&status, max_request_bytes);
+    let error = match status.code() {
+        Code::OutOfRange | Code::ResourceExhausted => {
+            Error::request_not_received(&status, max_request_bytes)
+        }
+        // The services themselves do not fail with this code.
+        Code::Internal => Error::RequestNotReceived {
+            code: Code::InvalidArgument,
+            problem: status.message().to_owned(),
+        },
+        _ => return response,
+    };
     error.status(&error::StatusContext::default()).into_http()
 }

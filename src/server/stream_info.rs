@@ -19,7 +19,7 @@ use crate::server::connection_end::EndReached;
 use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::SlowReader;
 use crate::server::served_method::ServedMethod;
-use crate::telemetry::{self, FailedCall, LineKind, RpcMetrics, code_name};
+use crate::telemetry::{self, FailedCall, LineKind, RpcMetrics, RpcProtocol, code_name};
 use crate::upstream::{CUT_OFF, Upstream};
 
 /// Runs `work` within the call's span, if it has one.
@@ -48,6 +48,7 @@ pub struct StreamInfo {
     pub served: Arc<ServedMethod>,
     pub client: Downstream,
     pub upstream: Option<Arc<Upstream>>,
+    protocol: RpcProtocol,
     /// When the call ends at the latest.
     pub deadline: Deadline,
     /// Whether the messages of the request are compressed.
@@ -87,12 +88,14 @@ impl StreamInfo {
         client.peer = peer;
         client.identify();
         client.memory = admission.memory;
-        let span = traces.then(|| telemetry::server_span(&served.method, &mut client));
+        let span =
+            traces.then(|| telemetry::server_span(&served.method, admission.protocol, &mut client));
         served.unrouted.in_flight.inc();
         Self {
             served: served.clone(),
             client,
             upstream: None,
+            protocol: admission.protocol,
             deadline: admission.deadline,
             is_compressed: admission.is_compressed,
             memory: admission.reservation,
@@ -165,6 +168,7 @@ impl StreamInfo {
         self.client = Downstream {
             request_id: self.client.request_id.take(),
             request_uuid: self.client.request_uuid,
+            peer: std::mem::take(&mut self.client.peer),
             ..Downstream::default()
         };
         InstrumentedStream {
@@ -190,9 +194,11 @@ impl StreamInfo {
         self.end(Code::Ok);
         tracing::debug!(
             operation = &self.served.method.path[1..],
+            protocol = self.protocol.name(),
             upstream = self.upstream_name(),
             request_id = self.request_id(),
             correlation_id = self.correlation_id(),
+            identity = self.client.peer.identity(),
             elapsed_us = self.started_at.elapsed().as_micros() as u64,
             "call succeeded"
         );
@@ -206,7 +212,8 @@ impl StreamInfo {
     fn record_failure(&mut self, error: &Error) -> Status {
         let operation = &self.served.method.path[1..];
         let (upstream, request_id) = (self.upstream_name(), self.request_id());
-        let correlation_id = self.correlation_id();
+        let (correlation_id, protocol) = (self.correlation_id(), self.protocol.name());
+        let identity = self.client.peer.identity();
         let watch = self.served.method.watch.as_ref();
         let mut status = error.status(&error::StatusContext {
             operation,
@@ -247,9 +254,11 @@ impl StreamInfo {
         if is_logged && is_warning {
             tracing::warn!(
                 operation,
+                protocol,
                 upstream,
                 request_id,
                 correlation_id,
+                identity,
                 code,
                 elapsed_ms,
                 reason,
@@ -258,9 +267,11 @@ impl StreamInfo {
         } else if is_logged {
             tracing::info!(
                 operation,
+                protocol,
                 upstream,
                 request_id,
                 correlation_id,
+                identity,
                 code,
                 elapsed_ms,
                 reason,

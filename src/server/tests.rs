@@ -17,7 +17,7 @@ use tower::{Service, ServiceExt};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::downstream::Peer;
-use crate::server::authn::ClientTokens;
+use crate::server::authn::SharedAccess;
 use crate::server::connection_memory::ConnectionMemory;
 use crate::server::dispatcher::{Dispatcher, SharedState};
 use crate::server::protocol::Browsers;
@@ -46,13 +46,13 @@ fn router(upstreams: Vec<upstream::Settings>) -> (Arc<Dispatcher>, Router) {
         SharedState::new(&config, false),
         None,
     ));
-    let tokens = ClientTokens::default();
+    let access = SharedAccess::default();
     let max_metadata_bytes = config.server.max_metadata_bytes;
     let routes = Routes::default();
     let browsers = Browsers::new(config.web.clone(), &BTreeSet::new());
     let router = Router::new(
         dispatcher.clone(),
-        tokens,
+        access,
         routes,
         browsers,
         max_metadata_bytes,
@@ -91,7 +91,8 @@ fn request(
 /// Serves a request on a connection of its own.
 fn respond(router: &Router, request: http::Request<Body>) -> ResponseFuture {
     let budget = router.dispatcher().memory.clone();
-    router.respond(request, &ConnectionMemory::new(budget, Peer::default()))
+    let memory = ConnectionMemory::new(budget, Peer::default());
+    router.respond(request, &Arc::new(memory))
 }
 
 fn status(response: &http::Response<Body>) -> Status {

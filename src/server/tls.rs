@@ -15,8 +15,9 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::authn::certificate_identity;
 use crate::config::Tls;
-use crate::downstream::{ClientKey, Peer};
+use crate::downstream::Peer;
 
 /// HTTP/1.1 is negotiated with clients that speak nothing else, as on a plaintext listener: they
 /// get a readable error instead of an alert.
@@ -92,10 +93,15 @@ impl Handshakes {
     }
 }
 
-/// Returns the client that has authenticated itself by a certificate, if it has one.
-pub(super) fn peer(stream: &TlsStream<TcpStream>) -> Option<Peer> {
-    let certificate = stream.get_ref().1.peer_certificates()?.first()?;
-    Some(Peer::authenticated(ClientKey::of_certificate(certificate)))
+/// Returns the client that has authenticated itself by a certificate, if it has one. Fails for a
+/// certificate that names no single client.
+pub(super) fn peer(stream: &TlsStream<TcpStream>) -> Result<Option<Peer>, String> {
+    let certificates = stream.get_ref().1.peer_certificates();
+    let certificate = certificates.and_then(|certificates| certificates.first());
+    let identity = certificate.map(|der| certificate_identity(der));
+    Ok(identity
+        .transpose()?
+        .map(|identity| Arc::new(identity).into()))
 }
 
 /// Builds the settings of handshakes.

@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tonic::transport::server::Connected;
 
 /// The longest write that is buffered, in bytes. A longer one is written at once, after what
 /// is buffered.
@@ -106,14 +105,6 @@ impl<T: AsyncRead + Unpin> AsyncRead for CoalescedWrites<T> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().io).poll_read(cx, buffer)
-    }
-}
-
-impl<T: Connected> Connected for CoalescedWrites<T> {
-    type ConnectInfo = T::ConnectInfo;
-
-    fn connect_info(&self) -> T::ConnectInfo {
-        self.io.connect_info()
     }
 }
 

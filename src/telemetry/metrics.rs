@@ -37,9 +37,35 @@ struct CodeLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ProtocolLabels {
+    protocol: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct UpstreamRequestLabels {
     upstream: String,
     http_status: String,
+}
+
+/// The protocol by which a client makes a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RpcProtocol {
+    Grpc,
+    GrpcWeb,
+    Connect,
+}
+
+impl RpcProtocol {
+    const ALL: [Self; 3] = [Self::Grpc, Self::GrpcWeb, Self::Connect];
+
+    /// Returns the name in the log and in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::GrpcWeb => "grpc-web",
+            Self::Connect => "connect",
+        }
+    }
 }
 
 /// All metrics of a gateway.
@@ -49,6 +75,8 @@ pub struct Metrics {
     calls: Family<CodeLabels, Counter>,
     durations: Family<RpcLabels, Histogram, fn() -> Histogram>,
     upstream_requests: Family<UpstreamRequestLabels, Counter>,
+    /// In the order of [`RpcProtocol::ALL`].
+    requests: [Counter; RpcProtocol::ALL.len()],
     in_flight: Gauge,
     connections: ConnectionFamilies,
     /// Counts requests without a known client token.
@@ -107,10 +135,16 @@ fn status_slot(status: Option<u16>) -> (usize, String) {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("drawbridge");
+        let requests: Family<ProtocolLabels, Counter> = Family::default();
+        let of_protocol = |protocol: RpcProtocol| {
+            let protocol = protocol.name();
+            requests.get_or_create(&ProtocolLabels { protocol }).clone()
+        };
         let metrics = Self {
             calls: Family::default(),
             durations: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
             upstream_requests: Family::default(),
+            requests: RpcProtocol::ALL.map(of_protocol),
             in_flight: Gauge::default(),
             connections: ConnectionFamilies::default(),
             unauthenticated: Counter::default(),
@@ -128,6 +162,11 @@ impl Default for Metrics {
             "Time from the request headers to the response, of a stream to its first message",
             Unit::Seconds,
             metrics.durations.clone(),
+        );
+        registry.register(
+            "rpc_requests",
+            "Requests for an rpc, also for one that does not exist, by protocol of the client",
+            requests,
         );
         registry.register(
             "rpc_calls_in_flight",
@@ -165,6 +204,11 @@ impl Metrics {
     /// Returns the number of calls and streams that have not ended.
     pub fn calls_in_flight(&self) -> i64 {
         self.in_flight.get()
+    }
+
+    /// Counts a request for an rpc.
+    pub fn count_request(&self, protocol: RpcProtocol) {
+        self.requests[protocol as usize].inc();
     }
 
     /// Returns the metrics of an operation at an upstream.
@@ -369,6 +413,7 @@ mod tests {
             rpc.count(Code::NotFound);
         }
         metrics.unauthenticated.inc();
+        metrics.count_request(RpcProtocol::Connect);
         metrics.unsupported.inc_by(2);
         let connections = metrics.connections("grpc");
         connections.open.set(3);
@@ -411,6 +456,8 @@ mod tests {
             r#"drawbridge_upstream_requests_total{upstream="up",http_status="no_response"} 1"#,
             "drawbridge_open_streams 7",
             "drawbridge_unauthenticated_requests_total 1",
+            r#"drawbridge_rpc_requests_total{protocol="grpc"} 0"#,
+            r#"drawbridge_rpc_requests_total{protocol="connect"} 1"#,
             "drawbridge_unsupported_requests_total 2",
             r#"drawbridge_connections{listener="grpc"} 3"#,
             r#"drawbridge_refused_connections_total{listener="grpc",limit="total"} 1"#,

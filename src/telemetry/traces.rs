@@ -12,6 +12,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::downstream::Downstream;
+use crate::telemetry::RpcProtocol;
 use drawbridge_transcoder::contract::Method;
 
 /// The target of all exported spans.
@@ -152,13 +153,22 @@ impl Drop for Exporter {
 
 /// Creates the span of a call, a child of the client's span. The `traceparent` that is sent to
 /// the upstream becomes that of this span.
-pub fn server_span(method: &Method, client: &mut Downstream) -> tracing::Span {
+pub fn server_span(
+    method: &Method,
+    protocol: RpcProtocol,
+    client: &mut Downstream,
+) -> tracing::Span {
+    // Source: OpenTelemetry, "Semantic conventions for RPC", which knows no gRPC-Web.
+    let system = match protocol {
+        RpcProtocol::Grpc | RpcProtocol::GrpcWeb => "grpc",
+        RpcProtocol::Connect => "connect_rpc",
+    };
     let span = tracing::info_span!(
         target: TARGET,
         "rpc",
         otel.name = &method.path[1..],
         otel.kind = "server",
-        rpc.system = "grpc",
+        rpc.system = system,
         rpc.service = &*method.service,
         rpc.method = &*method.name,
         rpc.grpc.status_code = tracing::field::Empty,

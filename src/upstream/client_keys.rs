@@ -47,7 +47,7 @@ impl AcceptedCredentials {
     /// Returns the credential that identifies a client at the upstream, and its slot.
     fn credential(&self, client: &Downstream) -> Option<(ClientKey, &AtomicU64)> {
         let slots = self.0.as_deref()?;
-        if client.peer.is_authenticated {
+        if client.peer.is_authenticated() {
             return None;
         }
         let credential = client.token.as_ref().or(client.authorization.as_ref())?;
@@ -62,7 +62,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::downstream::Peer;
+    use crate::downstream::{Identity, Peer};
 
     #[test]
     fn credential_counts_for_its_address_until_it_is_accepted() {
@@ -72,13 +72,21 @@ mod tests {
             ..Downstream::default()
         };
         let address = Peer::at([192, 0, 2, 1].into());
-        let authenticated = Peer::authenticated(ClientKey::of_certificate(b"a"));
+        let identity = Identity::parse("certificate:a").unwrap();
+        let authenticated = Peer::from(std::sync::Arc::new(identity));
         let token = |text| ClientKey::of_token(&HeaderValue::from_static(text));
         let (a, b) = (token("a"), token("b"));
         let (by_address, by_certificate) = (address.key, authenticated.key);
         for (is_passthrough, peer, token, key, before, after) in [
-            (true, address, Some("a"), a, by_address, a),
-            (true, address, None, by_address, by_address, by_address),
+            (true, address.clone(), Some("a"), a, by_address, a),
+            (
+                true,
+                address.clone(),
+                None,
+                by_address,
+                by_address,
+                by_address,
+            ),
             (
                 true,
                 authenticated,
@@ -89,7 +97,7 @@ mod tests {
             ),
             (
                 false,
-                address,
+                address.clone(),
                 Some("a"),
                 by_address,
                 by_address,
@@ -105,7 +113,7 @@ mod tests {
             assert_eq!((client.key, client.verified()), (key, after), "{token:?}");
         }
         let accepted = AcceptedCredentials::new(true);
-        accepted.accept(&client(address, Some("a")));
+        accepted.accept(&client(address.clone(), Some("a")));
         let other = accepted.client(&client(address, Some("b")));
         assert_eq!((other.key, other.verified()), (b, by_address));
     }

@@ -342,14 +342,24 @@ impl<S: LoopSource> SharedLoop<S> {
         self.published.borrow().succeeded
     }
 
-    /// Makes pauses short, and each round wake the subscribers, until so many rounds
-    /// have succeeded.
-    pub(super) fn shorten_pauses(&self, succeeded: u64) {
+    /// Makes pauses short, and each round wake the subscribers, until a round has succeeded that
+    /// begins after now. Returns how many rounds have succeeded then.
+    pub(super) fn shorten_pauses(&self) -> u64 {
+        let mut succeeded = 0;
         self.published.send_if_modified(|published| {
+            // The round that runs has perhaps read everything already.
+            let is_running = published.begun > published.finished;
+            succeeded = published.succeeded + 1 + u64::from(is_running);
             published.short_pauses_until = published.short_pauses_until.max(succeeded);
             false
         });
         self.shorter.notify_one();
+        succeeded
+    }
+
+    /// Waits for the end of a round that begins now, or after the one that runs.
+    pub(super) fn request_next_round(&self) -> RoundEnd<S::Mark> {
+        self.wait_for(|published| published.begun + 1, true)
     }
 
     /// Publishes a state during a round. Wakes the subscribers if `notify`, or if it is

@@ -96,6 +96,50 @@ async fn pages_call_from_allowed_origins_only() {
     }
 }
 
+/// A page sees why its request is no call: a browser shows "Failed to fetch" for a response
+/// without these headers.
+#[tokio::test]
+async fn allowed_pages_read_why_a_request_is_rejected() {
+    const WATCH: &str = "/openstack.orchestration.v1.StackService/WatchStack";
+    let (recorder, gateway) = gateway(true, false).await;
+    for version in VERSIONS {
+        for (method, path, headers, status) in [
+            ("PUT", GET, &[JSON][..], 405),
+            ("GET", GET, &[], 405),
+            ("OPTIONS", GET, &[], 405),
+            ("HEAD", GET, &[], 405),
+            ("POST", GET, &[("content-type", "text/plain")], 415),
+            ("POST", GET, &[], 415),
+            ("POST", WATCH, &[JSON], 415),
+            ("POST", GET, &[JSON, ("host", "evil.example.com")], 421),
+            ("POST", GET, &[JSON, ("content-encoding", "br")], 501),
+            ("POST", GET, &[JSON, ("drawbridge-upstream", "x")], 400),
+            ("POST", GET, &[("content-type", "application/grpc")], 426),
+            ("POST", GET, &[JSON, ("host", "a"), ("host", "b")], 400),
+        ] {
+            if version == Version::Http2 && [421, 426].contains(&status) {
+                continue;
+            }
+            for (origin, allowed) in [(APP, APP), ("https://evil.example.com", "")] {
+                let headers = [headers, &[("origin", origin)]].concat();
+                let address = gateway.running.grpc;
+                let response = send(address, version, method, path, &headers, "{}").await;
+                let case = format!("{version:?} {method} {path} {headers:?}");
+                assert_eq!(
+                    response.header("access-control-allow-origin"),
+                    allowed,
+                    "{case}"
+                );
+                assert_eq!(response.header("vary"), "origin", "{case}");
+                if origin == APP {
+                    assert_eq!(response.status, status, "{case}");
+                }
+            }
+        }
+    }
+    assert!(recorder.take().is_empty());
+}
+
 #[tokio::test]
 async fn preflight_is_answered_for_allowed_origins_without_credentials() {
     for (is_allowed, connect_get, methods) in [

@@ -122,7 +122,126 @@ async fn long_heads_are_rejected() {
             seen.starts_with(&format!("HTTP/1.1 {status}\r\n")),
             "{length}: {seen}"
         );
+        if length > limit {
+            assert!(seen.contains("server.max_metadata_bytes"), "{seen}");
+        }
     }
+}
+
+/// What hyper rejects has a text, too: on a new connection, and after a request.
+#[tokio::test]
+async fn unreadable_heads_are_rejected_with_a_text() {
+    let gateway = Gateway::with(vec![]).await;
+    let many: String = (0..101)
+        .map(|number| format!("x-{number}: a\r\n"))
+        .collect();
+    for (change, status, text) in [
+        (("host: x", "host x"), "400 Bad Request", "valid HTTP/1.1"),
+        (("POST", "P@ST"), "400 Bad Request", "valid HTTP/1.1"),
+        (
+            ("length: 2", "length: 2\r\ncontent-length: 3"),
+            "400 Bad Request",
+            "valid HTTP/1.1",
+        ),
+        (
+            ("host: x\r\n", &*format!("host: x\r\n{many}")),
+            "431 Request Header Fields Too Large",
+            "max_metadata_bytes",
+        ),
+        (
+            ("/Check", &*format!("/{}", "a".repeat(65_535))),
+            "414 URI Too Long",
+            "path",
+        ),
+    ] {
+        let wrong = CHECK.replace(change.0, change.1);
+        for before in ["", CHECK] {
+            let mut tcp = TcpStream::connect(gateway.running.grpc).await.unwrap();
+            tcp.write_all(before.as_bytes()).await.unwrap();
+            if !before.is_empty() {
+                read_until(&mut tcp, &mut String::new(), SERVING).await;
+            }
+            let _ = tcp.write_all(wrong.as_bytes()).await;
+            let mut seen = Vec::new();
+            let _ = tcp.read_to_end(&mut seen).await;
+            let seen = String::from_utf8_lossy(&seen);
+            let (head, body) = seen.split_once("\r\n\r\n").unwrap_or_default();
+            assert!(
+                head.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+                "{seen}"
+            );
+            assert!(body.contains(text), "{seen}");
+            let length = format!("content-length: {}\r\n", body.len());
+            assert!(head.contains(&length), "{seen}");
+        }
+    }
+}
+
+/// Both listeners serve a request for one host, and close the connection where two programs
+/// could read its length in different ways.
+#[tokio::test]
+async fn heads_that_can_be_read_in_two_ways_are_rejected() {
+    let gateway = Gateway::with(vec![]).await;
+    let admin = gateway.running.admin.unwrap();
+    let live = "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
+    for (host, status) in [
+        ("host: x\r\n", "200 OK"),
+        ("", "400 Bad Request"),
+        ("host: x\r\nhost: x\r\n", "400 Bad Request"),
+        ("host: x\r\nhost: y\r\n", "400 Bad Request"),
+        ("host: x y\r\n", "400 Bad Request"),
+        ("host:\r\n", "400 Bad Request"),
+        (
+            "host: x\r\ntransfer-encoding: gzip, chunked\r\n",
+            "501 Not Implemented",
+        ),
+    ] {
+        for (address, request, end) in [(gateway.running.grpc, CHECK, "{}"), (admin, live, "")] {
+            let mut request = request.replace("host: x\r\n", host);
+            if host.contains("chunked") && end == "{}" {
+                request = request.replace("content-length: 2\r\n", "");
+                request = request.replace("{}", "2\r\n{}\r\n0\r\n\r\n");
+            }
+            let mut tcp = TcpStream::connect(address).await.unwrap();
+            tcp.write_all(request.as_bytes()).await.unwrap();
+            let mut seen = String::new();
+            read_until(&mut tcp, &mut seen, "\r\n\r\n").await;
+            assert!(
+                seen.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+                "{request}\n{seen}"
+            );
+        }
+    }
+    // The target of the request and the host differ.
+    for (target, status) in [
+        ("x", "200 OK"),
+        ("X:80", "200 OK"),
+        ("y", "400 Bad Request"),
+    ] {
+        let absolute = format!("POST http://{target}/grpc");
+        let mut tcp = TcpStream::connect(gateway.running.grpc).await.unwrap();
+        let request = CHECK.replace("POST /grpc", &absolute);
+        tcp.write_all(request.as_bytes()).await.unwrap();
+        let mut seen = String::new();
+        read_until(&mut tcp, &mut seen, "\r\n\r\n").await;
+        assert!(
+            seen.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+            "{target}: {seen}"
+        );
+    }
+    // Chunks count, and nothing else of the connection is read.
+    let both = CHECK.replace("{}", "2\r\n{}\r\n0\r\n\r\n");
+    let both = both.replace(
+        "content-length",
+        "transfer-encoding: chunked\r\ncontent-length",
+    );
+    let mut tcp = TcpStream::connect(gateway.running.grpc).await.unwrap();
+    tcp.write_all((both + CHECK).as_bytes()).await.unwrap();
+    let mut seen = Vec::new();
+    let _ = tcp.read_to_end(&mut seen).await;
+    let seen = String::from_utf8_lossy(&seen);
+    assert!(seen.contains("connection: close\r\n"), "{seen}");
+    assert_eq!(seen.matches(SERVING).count(), 1, "{seen}");
 }
 
 /// A call over HTTP/1.1 is not cut off by a drain, and its connection ends with it.

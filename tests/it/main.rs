@@ -35,6 +35,7 @@ mod fixtures;
 mod health;
 mod heat_dialects;
 mod http1;
+mod identity;
 mod jp1ao;
 mod jp1ao_sandbox;
 mod large;
@@ -64,6 +65,7 @@ mod servicestage;
 mod shared_limits;
 mod terminal;
 mod terminal_job;
+mod terminal_prompt;
 mod terminal_stack;
 mod terminal_task;
 #[cfg(unix)]

@@ -233,7 +233,7 @@ fn cases() -> Vec<Case> {
                 format!("{}{}", listen("0.0.0.0:50051"), heat(basic)),
                 &[
                     "d.toml:1: listen: any client",
-                    "set listen.tls.client_ca_file or listen.clients",
+                    "set listen.tls.client_ca_file, listen.clients",
                 ],
             )
         },

@@ -13,9 +13,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use self::client::Protocol::*;
 use self::client::{STREAMING, UNARY};
+use crate::support::log::{keep_log, logged};
 use crate::support::recorder::{Answer, Recorder};
 use crate::support::web::{VERSIONS, Version, frame, frames, open, send};
-use crate::support::{Gateway, settings, upstream};
+use crate::support::{Gateway, http_get, settings, upstream};
 
 const SERVICE: &str = "/openstack.orchestration.v1.SoftwareDeploymentService";
 const GET: &str = "/openstack.orchestration.v1.SoftwareDeploymentService/GetSoftwareDeployment";
@@ -259,8 +260,33 @@ async fn requests_that_are_no_calls_of_a_protocol_are_rejected() {
                 GET,
                 &[("content-type", json), ("content-encoding", "gzip")],
                 b"{}",
-                500,
+                400,
                 "decompressed",
+            ),
+            (
+                GET,
+                &[
+                    ("content-type", json),
+                    ("connect-timeout-ms", "5"),
+                    ("connect-timeout-ms", "6"),
+                ],
+                b"{}",
+                400,
+                "connect-timeout-ms",
+            ),
+            (
+                GET,
+                &[("content-type", json), ("content-encoding", "gzip, gzip")],
+                b"{}",
+                501,
+                "use gzip or none",
+            ),
+            (
+                "//GetStack",
+                &[("content-type", json)],
+                b"{}",
+                501,
+                "not the path of an rpc",
             ),
         ] {
             let response = send(address, version, "POST", path, headers, body).await;
@@ -274,6 +300,202 @@ async fn requests_that_are_no_calls_of_a_protocol_are_rejected() {
         }
     }
     assert!(recorder.seen().is_empty(), "{:?}", recorder.seen());
+}
+
+/// What a client writes in another way than its protocol says is its own fault, in each protocol and
+/// for the rpcs that tonic serves: neither INTERNAL nor 500, which alerts count.
+#[tokio::test]
+async fn invalid_bodies_are_the_fault_of_the_client() {
+    let (recorder, gateway) = deployments().await;
+    let address = gateway.running.grpc;
+    let rpcs = [
+        (
+            GET,
+            br#"{"deploymentId":"d1"}"#.to_vec(),
+            b"\x0a\x02d1".to_vec(),
+        ),
+        ("/grpc.health.v1.Health/Check", b"{}".to_vec(), b"".to_vec()),
+    ];
+    let truncated = |bytes: &[u8]| bytes[..bytes.len() - 5].to_vec();
+    let two = |bytes: &[u8]| [bytes, bytes].concat();
+    for version in VERSIONS {
+        for (path, json, proto) in &rpcs {
+            for (content_type, encoding, body, code) in [
+                (
+                    "application/json",
+                    "content-encoding",
+                    truncated(&gzip(json)),
+                    "400",
+                ),
+                (
+                    "application/json",
+                    "content-encoding",
+                    [&gzip(json), json.as_slice()].concat(),
+                    "400",
+                ),
+                ("application/proto", "content-encoding", json.clone(), "400"),
+                (
+                    "application/grpc",
+                    "grpc-encoding",
+                    frame(1, &truncated(&gzip(proto))),
+                    "3",
+                ),
+                ("application/grpc", "grpc-encoding", frame(1, b"abc"), "3"),
+                ("application/grpc", "grpc-encoding", frame(9, proto), "3"),
+                ("application/grpc", "x-none", frame(1, &gzip(proto)), "3"),
+                ("application/grpc", "x-none", frame(0, b"\xff"), "3"),
+                (
+                    "application/grpc-web",
+                    "grpc-encoding",
+                    frame(1, &truncated(&gzip(proto))),
+                    "3",
+                ),
+                (
+                    "application/grpc-web",
+                    "x-none",
+                    frame(1, &gzip(proto)),
+                    "3",
+                ),
+                ("application/grpc-web", "x-none", frame(9, proto), "3"),
+                (
+                    "application/grpc-web",
+                    "x-none",
+                    two(&frame(0, proto)),
+                    "12",
+                ),
+                ("application/grpc-web", "x-none", Vec::new(), "12"),
+                (
+                    "application/grpc-web",
+                    "x-none",
+                    truncated(&frame(0, &[8; 9])),
+                    "3",
+                ),
+            ] {
+                // tonic reads one message of a unary call, and ignores others.
+                let is_own = *path != GET;
+                let is_http1 = version == Version::Http1;
+                if content_type == "application/grpc" && is_http1 || code == "12" && is_own {
+                    continue;
+                }
+                let headers = [("content-type", content_type), (encoding, "gzip")];
+                let response = send(address, version, "POST", path, &headers, body).await;
+                let got = match response.status {
+                    200 => response.header("grpc-status").to_owned(),
+                    status => status.to_string(),
+                };
+                let case = format!("{version:?} {path} {content_type} {encoding} {response:?}");
+                assert_eq!(got, code, "{case}");
+            }
+        }
+        // A stream of Connect has its error in the last message.
+        let path = format!("{SERVICE}/WatchSoftwareDeployment");
+        let message = br#"{"deploymentId":"d1"}"#;
+        for (encoding, body, code) in [
+            (
+                "connect-content-encoding",
+                frame(1, &truncated(&gzip(message))),
+                "invalid_argument",
+            ),
+            ("x-none", frame(1, &gzip(message)), "invalid_argument"),
+            ("x-none", frame(9, message), "invalid_argument"),
+            ("x-none", truncated(&frame(0, message)), "invalid_argument"),
+            ("x-none", two(&frame(0, message)), "unimplemented"),
+        ] {
+            let headers = [
+                ("content-type", "application/connect+json"),
+                (encoding, "gzip"),
+            ];
+            let response = send(address, version, "POST", &path, &headers, body).await;
+            let (flags, end) = frames(&response.body).pop().unwrap();
+            let end: Value = serde_json::from_slice(&end).unwrap();
+            assert_eq!(
+                (flags, end["error"]["code"].as_str()),
+                (2, Some(code)),
+                "{encoding}"
+            );
+        }
+    }
+    assert!(recorder.seen().is_empty(), "{:?}", recorder.seen());
+}
+
+/// A mark that some editors and shells put before a text. Source: RFC 8259, "Character Encoding".
+#[tokio::test]
+async fn byte_order_mark_before_json_is_ignored() {
+    let (_recorder, gateway) = deployments().await;
+    let address = gateway.running.grpc;
+    let message = "\u{feff}{\"deploymentId\":\"d1\"}".as_bytes();
+    let json = [("content-type", "application/json")];
+    let response = send(address, Version::Http1, "POST", GET, &json, message).await;
+    assert_eq!(response.status, 200, "{}", response.text());
+    let path = format!("{SERVICE}/WatchSoftwareDeployment");
+    let stream = [("content-type", "application/connect+json")];
+    let body = frame(0, message);
+    let response = send(address, Version::Http1, "POST", &path, &stream, body).await;
+    assert_eq!(frames(&response.body).pop().unwrap().1, b"{}");
+}
+
+/// The log and the metrics name the protocol of a call.
+#[tokio::test]
+async fn protocol_is_logged_and_counted() {
+    keep_log();
+    // Lines about the same code and status are summed up, those of other tests, too: they have none
+    // of these.
+    let recorder = Recorder::fixed(Answer::json(451, &json!({}))).await;
+    let gateway = Gateway::with(vec![upstream("u", "heat", &recorder.url())]).await;
+    let request = json!({"deployment_id": "d1"});
+    for (protocol, id) in [
+        (Json, "protocol-connect"),
+        (Proto, "protocol-connect"),
+        (GrpcWeb, "protocol-grpc-web"),
+        (GrpcWebText, "protocol-grpc-web"),
+    ] {
+        let headers = [("x-request-id", id)];
+        let call = protocol.call(&gateway, Version::Http1, GET_RPC, &request, &headers);
+        call.await;
+    }
+    let headers = [("x-request-id", "protocol-grpc")];
+    let failed = gateway.client.call_with(GET_RPC, request, &headers).await;
+    failed.unwrap_err();
+    // One that is rejected before its rpc is called.
+    let long = "a".repeat(65 << 10);
+    let headers = [
+        ("content-type", "application/json"),
+        ("x-request-id", "protocol-rejected"),
+        ("x-long", &long),
+    ];
+    let rejected = send(
+        gateway.running.grpc,
+        Version::Http1,
+        "POST",
+        GET,
+        &headers,
+        "{}",
+    );
+    assert_eq!(rejected.await.status, 429);
+    for (id, protocol, count) in [
+        ("protocol-connect", "connect", 2),
+        ("protocol-grpc-web", "grpc-web", 2),
+        ("protocol-grpc", "grpc", 1),
+        ("protocol-rejected", "connect", 1),
+    ] {
+        let lines = logged(id);
+        let lines: Vec<_> = lines
+            .iter()
+            .filter(|line| line.contains(&format!("{id}\"")))
+            .collect();
+        assert_eq!(lines.len(), count, "{lines:?}");
+        let field = format!("protocol=\"{protocol}\"");
+        assert!(lines.iter().all(|line| line.contains(&field)), "{lines:?}");
+    }
+    let (_, text) = http_get(&format!(
+        "http://{}/metrics",
+        gateway.running.admin.unwrap()
+    ))
+    .await;
+    for (protocol, count) in [("grpc", 1), ("grpc-web", 2), ("connect", 3)] {
+        let line = format!("drawbridge_rpc_requests_total{{protocol=\"{protocol}\"}} {count}\n");
+        assert!(text.contains(&line), "{line}{text}");
+    }
 }
 
 #[tokio::test]

@@ -281,6 +281,34 @@ async fn call_of_a_removed_upstream_finishes_or_is_cut_off() {
     }
 }
 
+/// The address needs a restart: what is safe with it only is rejected.
+#[tokio::test]
+async fn credentials_never_serve_unauthenticated_clients() {
+    let api = in_progress().await;
+    let open = HEAD.replace("grpc = '127.0.0.1:0'", "grpc = '0.0.0.0:0'");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("token"), "secret").unwrap();
+    let path = folder.path().join("d.toml");
+    std::fs::write(&path, format!("{open}{}", upstream("u", &api.url()))).unwrap();
+    let running = crate::support::start(load(&path)).await.unwrap();
+    let held = upstream("u", &api.url()).replace("'none'", "'token', token_file = 'token'");
+    for (head, want) in [(&open[..], Reloaded::Refused), (HEAD, Reloaded::Refused)] {
+        std::fs::write(&path, format!("{head}{held}")).unwrap();
+        assert_eq!(running.reload.reload().await, want, "{head}");
+    }
+    std::fs::write(folder.path().join("tokens"), "a-token-of-a-client\n").unwrap();
+    let authenticated = format!("{open}[listen.clients]\ntokens_file = 'tokens'\n");
+    std::fs::write(&path, format!("{authenticated}{held}")).unwrap();
+    assert_eq!(running.reload.reload().await, Reloaded::Applied);
+    // Nor do the tokens go with an address that applies later.
+    std::fs::write(&path, format!("{HEAD}{held}")).unwrap();
+    assert_eq!(running.reload.reload().await, Reloaded::Applied);
+    let address = ([127, 0, 0, 1], running.grpc.port()).into();
+    let client = Client::connect(address, &[drawbridge::contract::BUILT_IN.to_vec()]).await;
+    let rejected = client.call(GET, json!({"deployment_id": "d"})).await;
+    assert_eq!(rejected.unwrap_err().code(), Code::Unauthenticated);
+}
+
 /// Without SIGHUP the file is read at the interval, and once more.
 #[tokio::test]
 async fn change_applies_by_itself() {

@@ -14,6 +14,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::{v1, v1alpha};
 use tonic_types::StatusExt;
 
+use crate::support::log::{keep_log, logged};
 use crate::support::recorder::{Answer, Recorder};
 use crate::support::tls::{Ca, rcgen_ca, tls_connect};
 use crate::support::{Gateway, http_get, nowhere, settings, upstream};
@@ -356,45 +357,6 @@ async fn admin_listener_serves_metrics_and_probes() {
         .map(str::to_owned)
         .collect();
     assert_eq!(served, documented, "docs/operations.md lists every metric");
-}
-
-std::thread_local! {
-    /// The log of this thread; `None` where no test reads it.
-    static LOG: std::cell::RefCell<Option<Vec<u8>>> = const { std::cell::RefCell::new(None) };
-}
-
-struct ThisThread;
-
-impl std::io::Write for ThisThread {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        LOG.with_borrow_mut(|log| log.iter_mut().for_each(|log| log.extend_from_slice(bytes)));
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Captures the log of this thread, on which the gateway of the test runs, too.
-fn keep_log() {
-    static ONE_FOR_ALL: std::sync::Once = std::sync::Once::new();
-    // A subscriber of one thread misses callsites that another thread has registered first.
-    ONE_FOR_ALL.call_once(|| {
-        tracing_subscriber::fmt()
-            .with_writer(|| ThisThread)
-            .with_ansi(false)
-            .init();
-    });
-    LOG.set(Some(Vec::new()));
-}
-
-/// Returns the lines of the log that contain a word.
-fn logged(word: &str) -> Vec<String> {
-    let bytes = LOG.with_borrow(|log| log.clone()).unwrap();
-    let text = String::from_utf8(bytes).unwrap();
-    let lines = text.lines().filter(|line| line.contains(word));
-    lines.map(str::to_owned).collect()
 }
 
 /// The failure of a stream after its first message is counted and logged, with the request

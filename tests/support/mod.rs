@@ -3,6 +3,8 @@
 pub mod client;
 pub mod compare;
 pub mod heat_suite;
+pub mod jwt;
+pub mod log;
 pub mod process;
 pub mod recorder;
 pub mod request;

@@ -31,7 +31,7 @@ pub(super) fn services(
     let mut comments = Comments::default();
     let mut services: BTreeMap<String, (String, Vec<Value>)> = BTreeMap::new();
     for (name, upstreams) in methods {
-        let Some(method) = pools.method(name) else {
+        let Some((method, _)) = pools.method(name) else {
             continue;
         };
         let service = method.parent_service();

@@ -2,8 +2,10 @@
 
 use std::io::Read as _;
 
-use prost_reflect::{DeserializeOptions, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor};
-use serde_json::{Map, Value};
+use drawbridge_transcoder::contract::CanonicalJson;
+use prost_reflect::{DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::exit_code;
 use super::failure::Failure;
@@ -13,9 +15,16 @@ use super::text::sanitize;
 /// How many fields or values an error lists.
 const MAX_LISTED: usize = 40;
 
+/// A JSON document in an argument.
+struct Document {
+    /// The argument, as errors name it.
+    origin: String,
+    text: Box<RawValue>,
+}
+
 /// Reads the JSON documents of an argument: JSON, `@FILE`, or `@-` for standard input. Each can
 /// have several documents.
-fn documents(argument: &str) -> Result<Vec<Value>, String> {
+fn documents(argument: &str) -> Result<Vec<Document>, String> {
     let (origin, text) = match argument.strip_prefix('@') {
         None => ("the request".to_owned(), argument.to_owned()),
         Some("-") => {
@@ -24,17 +33,29 @@ fn documents(argument: &str) -> Result<Vec<Value>, String> {
             read.map_err(|e| format!("standard input: {e}"))?;
             ("standard input".to_owned(), text)
         }
+        Some("") => return Err("@: write @FILE, or @- for standard input".to_owned()),
         Some(path) => {
             let text = std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
             (path.to_owned(), text)
         }
     };
-    let documents = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
-    let documents: Result<Vec<Value>, _> = documents.collect();
+    // Editors of Windows begin files with it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let documents = serde_json::Deserializer::from_str(text).into_iter::<Box<RawValue>>();
+    let documents: Result<Vec<_>, _> = documents.collect();
     let documents = documents.map_err(|e| format!("{origin}: is not JSON: {e}"))?;
     match documents.is_empty() {
         true => Err(format!("{origin}: has no JSON document")),
-        false => Ok(documents),
+        false => {
+            let documents = documents.into_iter();
+            let origin = || origin.clone();
+            Ok(documents
+                .map(|text| Document {
+                    origin: origin(),
+                    text,
+                })
+                .collect())
+        }
     }
 }
 
@@ -45,53 +66,53 @@ pub(in crate::cli) async fn all(
     data: &[String],
 ) -> Result<Vec<DynamicMessage>, Failure> {
     let arguments: Vec<String> = arguments.iter().chain(data).cloned().collect();
-    let documents = match arguments.is_empty() {
-        true => vec![Value::Object(Map::new())],
-        false => {
-            // Standard input can block.
-            let read = tokio::task::spawn_blocking(move || {
-                let read = arguments.iter().map(|argument| documents(argument));
-                read.collect::<Result<Vec<_>, String>>()
-            });
-            let read = read.await.map_err(|e| Failure::unknown(e.to_string()))?;
-            read.map_err(Failure::unknown)?.concat()
-        }
-    };
-    let messages = documents
-        .iter()
-        .map(|document| message(descriptor, document));
-    let messages: Result<_, Vec<String>> = messages.collect();
-    messages.map_err(|lines| Failure {
+    if arguments.is_empty() {
+        return Ok(vec![DynamicMessage::new(descriptor.clone())]);
+    }
+    let descriptor = descriptor.clone();
+    // Standard input can block.
+    let read = tokio::task::spawn_blocking(move || {
+        let documents = arguments.iter().map(|argument| documents(argument));
+        let documents = documents.collect::<Result<Vec<_>, String>>();
+        let documents = documents.map_err(|problem| vec![problem])?;
+        let json = CanonicalJson::of(descriptor.parent_pool());
+        let messages = documents.iter().flatten();
+        messages
+            .map(|document| message(&descriptor, &json, document))
+            .collect::<Result<_, Vec<String>>>()
+    });
+    let read = read.await.map_err(|e| Failure::unknown(e.to_string()))?;
+    read.map_err(|lines| Failure {
         code: exit_code::UNKNOWN,
         lines,
     })
 }
 
 /// Makes a message of JSON in the mapping of protobuf, with the names of fields as in the proto
-/// or in lowerCamelCase.
+/// or in lowerCamelCase. The gateway reads the JSON of clients alike.
 fn message(
     descriptor: &MessageDescriptor,
-    document: &Value,
+    json: &CanonicalJson,
+    document: &Document,
 ) -> Result<DynamicMessage, Vec<String>> {
-    let mut problems = Vec::new();
-    find_unknown(descriptor, document, "", &mut problems);
-    if !problems.is_empty() {
-        return Err(problems);
+    let text = document.text.get();
+    // All unknown names at once, with similar ones. Text that is not JSON fails below.
+    if let Ok(value) = serde_json::from_str(text) {
+        let mut problems = Vec::new();
+        find_unknown(descriptor, &value, "", &mut problems);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
     }
-    decode(descriptor, document).map_err(|problem| {
-        let located = locate(descriptor, document, "");
-        let (path, problem) = located.unwrap_or((String::new(), problem));
-        vec![match &*path {
-            "" => format!("the request: {problem}"),
-            path => format!("{path}: {problem}"),
-        }]
-    })
-}
-
-fn decode(descriptor: &MessageDescriptor, document: &Value) -> Result<DynamicMessage, String> {
-    let options = DeserializeOptions::new().deny_unknown_fields(true);
-    DynamicMessage::deserialize_with_options(descriptor.clone(), document, &options)
-        .map_err(|e| sanitize(&e.to_string()))
+    let one = |problem: String| vec![format!("{}: {problem}", document.origin)];
+    let message = json.message(descriptor.full_name());
+    let message = message.ok_or_else(|| one("the gateway does not describe it".to_owned()))?;
+    let wire = json.to_wire(message, text.as_bytes());
+    let wire = wire.map_err(|problem| match &*problem.path {
+        "" => one(problem.problem),
+        _ => vec![sanitize(&problem.to_string())],
+    })?;
+    DynamicMessage::decode(descriptor.clone(), wire).map_err(|e| one(e.to_string()))
 }
 
 /// Returns whether the JSON of this message is not an object of its fields.
@@ -127,7 +148,8 @@ fn join(path: &str, name: &str) -> String {
     }
 }
 
-/// Collects the members without a field, each with the fields that there are.
+/// Collects the members without a field, each with the fields that there are, and the names of
+/// values that an enum does not have.
 fn find_unknown(
     descriptor: &MessageDescriptor,
     document: &Value,
@@ -146,35 +168,38 @@ fn find_unknown(
             problems.push(unknown_field(descriptor, name, &path));
             continue;
         };
-        for_each_message(&field, value, &path, &mut |message, value, path| {
-            find_unknown(message, value, path, problems);
+        for_each_value(&field, value, &path, &mut |kind, value, path| match kind {
+            Kind::Message(message) => find_unknown(message, value, path, problems),
+            Kind::Enum(kind) => {
+                let text = value.as_str();
+                problems.extend(text.and_then(|text| unknown_value(kind, text, path)));
+            }
+            _ => {}
         });
     }
 }
 
-/// Visits the messages in the value of a field: one, those of a list, or those of a map.
-fn for_each_message(
+/// Visits the value of a field: one, those of a list, or those of a map.
+fn for_each_value(
     field: &FieldDescriptor,
     value: &Value,
     path: &str,
-    visit: &mut dyn FnMut(&MessageDescriptor, &Value, &str),
+    visit: &mut dyn FnMut(&Kind, &Value, &str),
 ) {
-    let Kind::Message(message) = field.kind() else {
-        return;
-    };
-    if field.is_map() {
-        let Kind::Message(of_value) = message.map_entry_value_field().kind() else {
-            return;
-        };
-        for (key, value) in value.as_object().into_iter().flatten() {
-            visit(&of_value, value, &format!("{path}[{}]", sanitize(key)));
+    let kind = field.kind();
+    match &kind {
+        Kind::Message(entry) if field.is_map() => {
+            let of_value = entry.map_entry_value_field().kind();
+            for (key, value) in value.as_object().into_iter().flatten() {
+                visit(&of_value, value, &join(path, key));
+            }
         }
-    } else if field.is_list() {
-        for (index, value) in value.as_array().into_iter().flatten().enumerate() {
-            visit(&message, value, &format!("{path}[{index}]"));
+        _ if field.is_list() => {
+            for (index, value) in value.as_array().into_iter().flatten().enumerate() {
+                visit(&kind, value, &format!("{path}[{index}]"));
+            }
         }
-    } else {
-        visit(&message, value, path);
+        _ => visit(&kind, value, path),
     }
 }
 
@@ -201,75 +226,28 @@ fn listed(known: &[&str], what: &str) -> String {
     }
 }
 
-/// Finds the innermost field whose value cannot be read, and says why.
-fn locate(
-    descriptor: &MessageDescriptor,
-    document: &Value,
-    path: &str,
-) -> Option<(String, String)> {
-    let Value::Object(members) = document else {
-        return None;
-    };
-    if has_own_json(descriptor) {
-        return None;
-    }
-    for (name, value) in members {
-        let alone = Value::Object(Map::from_iter([(name.clone(), value.clone())]));
-        let Err(problem) = decode(descriptor, &alone) else {
-            continue;
-        };
-        let field = field_of(descriptor, name)?;
-        let path = join(path, name);
-        let mut inner = None;
-        for_each_message(&field, value, &path, &mut |message, value, path| {
-            inner = inner.take().or_else(|| {
-                let problem = decode(message, value).err()?;
-                Some(locate(message, value, path).unwrap_or((path.to_owned(), problem)))
-            });
-        });
-        return Some(inner.unwrap_or_else(|| (path, value_problem(&field, value, problem))));
-    }
-    None
-}
-
-/// Describes a value that its field does not take; of an enum with the values that there are.
-fn value_problem(field: &FieldDescriptor, value: &Value, problem: String) -> String {
-    let kind = match field.kind() {
-        Kind::Message(message) if field.is_map() => message.map_entry_value_field().kind(),
-        kind => kind,
-    };
-    let Kind::Enum(kind) = kind else {
-        return problem;
-    };
+/// Describes a text that an enum does not have: similar values first, then all.
+fn unknown_value(kind: &EnumDescriptor, text: &str, path: &str) -> Option<String> {
     let names: Vec<String> = kind.values().map(|value| value.name().to_owned()).collect();
     let known: Vec<&str> = names.iter().map(String::as_str).collect();
-    let given: Vec<&Value> = match value {
-        Value::Array(values) => values.iter().collect(),
-        Value::Object(values) => values.values().collect(),
-        value => vec![value],
-    };
-    let unknown = given.iter().filter_map(|value| value.as_str());
-    let Some(unknown) = unknown.into_iter().find(|text| !known.contains(text)) else {
-        return problem;
-    };
+    if known.contains(&text) {
+        return None;
+    }
     // The prefix of a value may be left out by a client that knows the REST API.
-    let suffix = format!("_{}", unknown.to_ascii_uppercase());
+    let suffix = format!("_{}", text.to_ascii_uppercase());
     let by_suffix: Vec<&str> = known
         .iter()
         .copied()
         .filter(|name| name.ends_with(&suffix))
         .collect();
     let similar = match by_suffix.is_empty() {
-        true => similar(unknown, &known),
+        true => similar(text, &known),
         false => by_suffix,
     };
     let hint = did_you_mean(&similar);
     let listed = listed(&known, "values");
-    format!(
-        "{} has no value {}{hint}{listed}",
-        kind.name(),
-        sanitize(unknown)
-    )
+    let (kind, text) = (kind.name(), sanitize(text));
+    Some(format!("{path}: {kind} has no value {text}{hint}{listed}"))
 }
 
 #[cfg(test)]
@@ -295,6 +273,45 @@ mod tests {
         let mut compiler = protox::Compiler::new([folder.path()]).unwrap();
         compiler.open_file("a.proto").unwrap();
         compiler.descriptor_pool()
+    }
+
+    fn read(descriptor: &MessageDescriptor, text: &str) -> Result<DynamicMessage, Vec<String>> {
+        let json = CanonicalJson::of(descriptor.parent_pool());
+        let mut documents = documents(text).map_err(|problem| vec![problem])?;
+        message(descriptor, &json, &documents.remove(0))
+    }
+
+    /// As the gateway reads the JSON of Connect: nothing is lost or guessed.
+    #[test]
+    fn what_the_gateway_rejects_is_rejected() {
+        let pool = api();
+        let request = pool.get_message_by_name("acme.v1.Request").unwrap();
+        for (text, want) in [
+            (
+                r#"{"stack_name": "a", "stack_name": "b"}"#,
+                "stack_name: the field is there twice",
+            ),
+            (
+                r#"{"stack_name": "a", "stackName": "b"}"#,
+                "stackName: the field is there twice",
+            ),
+            (
+                r#"{"items": [{}, {"count": 1, "count": 2}]}"#,
+                "items[1].count: the field is there twice",
+            ),
+            (
+                r#"{"by_name": {"a": {}, "a": {}}}"#,
+                "by_name.a: the key is there twice",
+            ),
+            (
+                r#"{"items": [{"count": 1.5}]}"#,
+                "items[0].count: expected an integer",
+            ),
+            ("null", "the request: expected an object, found null"),
+        ] {
+            let problems = read(&request, text).unwrap_err();
+            assert!(problems[0].starts_with(want), "{text}: {problems:?}");
+        }
     }
 
     #[test]
@@ -325,9 +342,7 @@ mod tests {
             ),
             (
                 json!({"byName": {"a": {"zzzzzz": 1}}}),
-                vec![format!(
-                    "byName[a].zzzzzz: Item has no such field {of_item}"
-                )],
+                vec![format!("byName.a.zzzzzz: Item has no such field {of_item}")],
             ),
             (
                 json!({"nothing": {"x": 1}}),
@@ -347,26 +362,23 @@ mod tests {
             ),
             (
                 json!({"colors": ["COLOR_RED", "GREEN"]}),
-                vec![format!("colors: Color has no value GREEN {colors}")],
+                vec![format!("colors[1]: Color has no value GREEN {colors}")],
             ),
             (
                 json!({"stack_name": 5}),
-                vec!["stack_name: invalid type: integer `5`, expected a string".to_owned()],
+                vec!["stack_name: expected a string, found a JSON number".to_owned()],
             ),
             (
                 json!({"items": [{"count": "x"}]}),
-                vec!["items[0].count: invalid digit found in string".to_owned()],
+                vec!["items[0].count: expected an integer, found a JSON string".to_owned()],
             ),
             (
                 json!([1]),
-                vec!["the request: invalid type: sequence, expected a map".to_owned()],
+                vec!["the request: expected an object, found a JSON array".to_owned()],
             ),
         ] {
-            assert_eq!(
-                message(&request, &document).unwrap_err(),
-                want,
-                "{document}"
-            );
+            let problems = read(&request, &document.to_string()).unwrap_err();
+            assert_eq!(problems, want, "{document}");
         }
     }
 
@@ -380,7 +392,7 @@ mod tests {
             json!({"by_name": {"a": {"color": 1}}, "item": null, "data": "aGk=", "deep": true}),
             json!({}),
         ] {
-            assert!(message(&request, &document).is_ok(), "{document}");
+            read(&request, &document.to_string()).unwrap();
         }
     }
 
@@ -390,9 +402,16 @@ mod tests {
         let file = folder.path().join("requests.json");
         std::fs::write(&file, "{\"a\": 1}\n{\"b\": 2} [3]\n").unwrap();
         let argument = format!("@{}", file.display());
-        let want = vec![json!({"a": 1}), json!({"b": 2}), json!([3])];
-        assert_eq!(documents(&argument).unwrap(), want);
-        assert_eq!(documents("{}").unwrap(), [json!({})]);
+        let texts = |argument: &str| -> Result<Vec<String>, String> {
+            let documents = documents(argument)?.into_iter();
+            Ok(documents.map(|one| one.text.get().to_owned()).collect())
+        };
+        let want = [r#"{"a": 1}"#, r#"{"b": 2}"#, "[3]"];
+        assert_eq!(texts(&argument).unwrap(), want);
+        assert_eq!(texts("{}").unwrap(), ["{}"]);
+        // As editors of Windows write it.
+        std::fs::write(&file, "\u{feff}{\"a\": 1}\r\n").unwrap();
+        assert_eq!(texts(&argument).unwrap(), want[..1]);
         std::fs::write(&file, " \n").unwrap();
         for (argument, want) in [
             (&*argument, "has no JSON document"),
@@ -402,8 +421,9 @@ mod tests {
                 "the request: is not JSON: expected value at line 1 column 7",
             ),
             ("@/no/such", "/no/such: No such file"),
+            ("@", "@: write @FILE"),
         ] {
-            let problem = documents(argument).unwrap_err();
+            let problem = texts(argument).unwrap_err();
             assert!(problem.contains(want), "{problem}");
         }
     }

@@ -39,13 +39,57 @@ pub(super) const DESCRIPTIONS: &[(&str, &str)] = &[
     ),
     (
         "listen.clients",
-        "Authentication of clients by tokens. A gateway that holds credentials and listens beyond \
-         loopback requires tokens or mTLS.",
+        "Authentication of clients. A gateway that holds credentials and listens beyond loopback \
+         requires tokens, mTLS or a sidecar.",
     ),
     (
         "listen.clients.tokens_file",
-        "File with the tokens, one per line. A client sends one as the metadata \
-         `drawbridge-token`.",
+        "File with the client tokens, one per line: NAME:sha256:DIGEST, as `drawbridge token NAME` \
+         writes it, or the token itself. A client sends its token as the metadata \
+         `drawbridge-token`, or as bearer in `authorization`.",
+    ),
+    (
+        "listen.clients.trust_forwarded_client_cert",
+        "Whether clients are named by `x-forwarded-client-cert`, which a sidecar sets. Set it only \
+         where nothing but the sidecar reaches the gRPC listener: whatever else does can name \
+         itself any client.",
+    ),
+    (
+        "listen.clients.jwt",
+        "JSON Web Tokens that clients send like client tokens.",
+    ),
+    (
+        "listen.clients.jwt.issuer",
+        "The only issuer that is accepted, the claim `iss`.",
+    ),
+    (
+        "listen.clients.jwt.audiences",
+        "Audiences, of which the claim `aud` must have one.",
+    ),
+    (
+        "listen.clients.jwt.jwks_file",
+        "File with the keys of the issuer, a JWK set.",
+    ),
+    (
+        "listen.clients.jwt.jwks_url",
+        "URL of the keys of the issuer, a JWK set, which is read every 5 minutes and when a token \
+         has an unknown key.",
+    ),
+    (
+        "listen.clients.jwt.jwks_ca_file",
+        "PEM file with the CA of that URL, in addition to those of the system.",
+    ),
+    (
+        "listen.clients.jwt.algorithms",
+        "Algorithms of signatures that are accepted.",
+    ),
+    (
+        "listen.clients.jwt.leeway_secs",
+        "Time by which the clock of the issuer may differ.",
+    ),
+    (
+        "listen.clients.jwt.identity_claim",
+        "The claim that names the client.",
     ),
     (
         "listen.web",

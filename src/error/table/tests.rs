@@ -87,6 +87,7 @@ fn errors() -> Vec<Error> {
         overload(Code::ResourceExhausted),
         credential(Code::Unauthenticated),
         credential(Code::FailedPrecondition),
+        Error::IssuerKeysUnknown,
         Error::PlaintextCredentials {
             is_from_catalog: true,
         },
@@ -150,6 +151,7 @@ Overload             Unavailable        CIRCUIT_BREAKER_OPEN    -    transient N
 Overload             ResourceExhausted  OVERLOADED              -    transient Never        All       prefix
 Credential           Unauthenticated    CREDENTIALS_REJECTED    -    -         Never        All       prefix
 Credential           FailedPrecondition LOGIN_NOT_POSSIBLE      -    -         Never        All       prefix
+IssuerKeysUnknown    Unavailable        ISSUER_KEYS_UNKNOWN     -    transient Never        All       -
 PlaintextCredentials FailedPrecondition PLAINTEXT_CREDENTIALS   -    -         Never        All       prefix
 Login                FailedPrecondition LOGIN_REJECTED          -    -         Never        Operators prefix
 Login                FailedPrecondition LOGIN_NOT_POSSIBLE      -    -         Never        Operators prefix

@@ -11,7 +11,7 @@ use http::header::{
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
     CACHE_CONTROL, HOST, ORIGIN, VARY,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use tonic::body::Body;
 
 use super::{Protocol, Rejection, WebProtocol};
@@ -46,10 +46,12 @@ struct Rules {
     exposed: HeaderValue,
 }
 
-/// What the response to a request of an allowed page has in addition.
+/// What the response to a request has in addition, also if it is a rejection: a page of an
+/// allowed origin can read why.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Cors {
     browsers: Browsers,
+    /// That of an allowed page.
     origin: Option<HeaderValue>,
     is_get: bool,
 }
@@ -75,7 +77,7 @@ impl Browsers {
         &self,
         protocol: Protocol,
         request: &Request<B>,
-    ) -> Result<Cors, Rejection> {
+    ) -> Result<(), Rejection> {
         let options = &self.0.options;
         let headers = request.headers();
         let are_allowed = options.connect_get || !options.allowed_origins.is_empty();
@@ -83,7 +85,8 @@ impl Browsers {
             return Err(Rejection::Host);
         }
         let origin = headers.get(ORIGIN);
-        if origin.is_some_and(|origin| !options.is_origin(origin)) {
+        let mut origins = headers.get_all(ORIGIN).iter();
+        if origins.any(|origin| !options.is_origin(origin)) {
             return Err(Rejection::Origin);
         }
         let is_get = protocol == Protocol::Web(WebProtocol::ConnectGet);
@@ -93,11 +96,18 @@ impl Browsers {
         if is_get && origin.is_none() && !is_own {
             return Err(Rejection::Origin);
         }
-        Ok(Cors {
+        Ok(())
+    }
+
+    /// Returns what the response to this request has in addition.
+    pub(in super::super) fn cors<B>(&self, request: &Request<B>) -> Cors {
+        let mut origins = request.headers().get_all(ORIGIN).iter();
+        let origin = origins.next().filter(|_| origins.next().is_none());
+        Cors {
             browsers: self.clone(),
-            origin: origin.cloned(),
-            is_get,
-        })
+            origin: origin.filter(|o| self.0.options.is_origin(o)).cloned(),
+            is_get: request.method() == Method::GET,
+        }
     }
 
     /// Answers the question of a browser whether it may send a request with these headers.
@@ -209,7 +219,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let request = request.body(()).unwrap();
-        browsers.check(protocol, &request).map(drop)
+        browsers.check(protocol, &request)
     }
 
     #[test]
@@ -280,7 +290,7 @@ mod tests {
         assert_eq!(check(&on, POST, &[]), HOST);
         // Over HTTP/2, the host is the authority.
         let request = |uri: &str| Request::post(uri).body(()).unwrap();
-        let by_authority = |uri| on.check(POST, &request(uri)).map(drop);
+        let by_authority = |uri| on.check(POST, &request(uri));
         assert_eq!(by_authority("http://g.test:1/"), Ok(()));
         assert_eq!(by_authority("http://evil.test/"), HOST);
     }

@@ -34,6 +34,11 @@ pub(super) fn read(query: &str) -> Result<Query, Error> {
         let found = all.iter().find(|(name, _)| name == wanted);
         found.map(|(_, value)| &**value)
     };
+    const OWN: [&str; 5] = ["connect", "encoding", "message", "base64", "compression"];
+    let is_repeated = |name: &&str| all.iter().filter(|(other, _)| other == name).count() > 1;
+    if let Some(name) = OWN.iter().find(|name| is_repeated(name)) {
+        return Err(invalid(&format!("the parameter `{name}` is there twice")));
+    }
     if get("connect").is_some_and(|version| version != "v1") {
         return Err(invalid("the parameter `connect` is not v1"));
     }
@@ -82,6 +87,12 @@ mod tests {
             ("encoding=proto&message=", Some((false, b"", None))),
             (
                 "encoding=json&message=%7B%7D&base64=2",
+                Some((true, b"{}", None)),
+            ),
+            ("encoding=json&encoding=proto&message=", None),
+            ("encoding=json&message=%7B%7D&message=%7B%7D", None),
+            (
+                "encoding=json&message=%7B%7D&x=1&x=2",
                 Some((true, b"{}", None)),
             ),
             ("encoding=json", None),

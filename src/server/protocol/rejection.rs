@@ -15,6 +15,10 @@ const ACCEPTED: HeaderValue = HeaderValue::from_static(
 /// Why a request is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Rejection {
+    /// The head is not valid HTTP, for this reason.
+    Head(&'static str),
+    /// The body has a transfer coding other than `chunked`.
+    TransferCoding,
     /// gRPC over a version of HTTP that has no trailers.
     Version,
     /// Not a POST.
@@ -38,6 +42,11 @@ impl Rejection {
     /// to a HEAD has no text. Source: RFC 9110, "HEAD".
     pub(in super::super) fn response(self, method: &Method) -> Response<Body> {
         let (status, text) = match self {
+            Self::Head(problem) => (StatusCode::BAD_REQUEST, problem),
+            Self::TransferCoding => (
+                StatusCode::NOT_IMPLEMENTED,
+                "the only transfer-encoding is chunked; compress messages instead\n",
+            ),
             Self::Version => (
                 StatusCode::UPGRADE_REQUIRED,
                 "gRPC needs HTTP/2; over HTTP/1.1 this port serves gRPC-Web and Connect\n",
@@ -102,7 +111,7 @@ impl Rejection {
             Self::ContentType | Self::Streaming | Self::Unary => {
                 headers.insert(ACCEPT_POST, ACCEPTED);
             }
-            Self::Origin | Self::Host => {}
+            Self::Head(_) | Self::TransferCoding | Self::Origin | Self::Host => {}
         }
         response
     }

@@ -13,6 +13,7 @@ use super::trailers::{Base64Body, EndForm, TrailersInBody};
 use super::{Rejection, WebProtocol, connect, connect_get};
 use crate::error::Error;
 use crate::server::message_format::Encoding;
+use crate::telemetry::RpcProtocol;
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
@@ -29,7 +30,7 @@ const MAX_TIMEOUT_DIGITS: usize = 10;
 const MAX_GRPC_TIMEOUT: u64 = 99_999_999;
 
 /// How the response to a call is written.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(in super::super) struct WebCall {
     protocol: WebProtocol,
     /// Whether the messages are JSON.
@@ -63,7 +64,7 @@ impl WebCall {
             WebProtocol::Connect { json } => {
                 call.is_json = json;
                 let accepts_gzip = accepts_gzip(headers, &ACCEPT_ENCODING);
-                rename(headers, &CONTENT_ENCODING, GRPC_ENCODING);
+                take_content_encoding(headers);
                 connect_headers(headers).map(|()| Encoding {
                     is_bare: true,
                     is_json: json,
@@ -100,6 +101,11 @@ impl WebCall {
             }
         };
         (call, Request::from_parts(parts, body), encoding)
+    }
+
+    /// Returns the protocol as the log and the metrics name it.
+    pub(in super::super) fn rpc_protocol(&self) -> RpcProtocol {
+        self.protocol.rpc_protocol()
     }
 
     /// Checks whether the protocol serves such an rpc: Connect has other content types for
@@ -231,21 +237,52 @@ fn rename(headers: &mut HeaderMap, from: &HeaderName, to: HeaderName) {
     }
 }
 
+/// Makes `grpc-encoding` of the codings of a body of HTTP, whose names have no case. Source: RFC
+/// 9110, "Content Codings".
+fn take_content_encoding(headers: &mut HeaderMap) {
+    headers.remove(&GRPC_ENCODING);
+    let values = headers.get_all(CONTENT_ENCODING).iter();
+    let all: Vec<&[u8]> = values.map(HeaderValue::as_bytes).collect();
+    let coding = match &all[..] {
+        [] => return,
+        [only] if only.eq_ignore_ascii_case(b"gzip") || only.eq_ignore_ascii_case(b"x-gzip") => {
+            Ok(HeaderValue::from_static("gzip"))
+        }
+        // Several are as one header with a list: not supported.
+        several => HeaderValue::from_bytes(&several.join(&b", "[..])),
+    };
+    if let Ok(coding) = coding {
+        headers.insert(GRPC_ENCODING, coding);
+    }
+    headers.remove(CONTENT_ENCODING);
+}
+
+/// Removes a header that a request has at most once.
+fn take_only(headers: &mut HeaderMap, name: &HeaderName) -> Result<Option<HeaderValue>, Error> {
+    let is_repeated = headers.get_all(name).iter().nth(1).is_some();
+    let value = headers.remove(name);
+    match is_repeated {
+        true => Err(invalid(format!("the header `{name}` is there twice"))),
+        false => Ok(value),
+    }
+}
+
+fn invalid(problem: impl Into<String>) -> Error {
+    Error::RequestNotReceived {
+        code: Code::InvalidArgument,
+        problem: problem.into(),
+    }
+}
+
 /// Reads the version and the timeout of Connect, and writes the timeout as one of gRPC.
 fn connect_headers(headers: &mut HeaderMap) -> Result<(), Error> {
     headers.remove(&GRPC_TIMEOUT);
-    let invalid = |problem: &str| {
-        Err(Error::RequestNotReceived {
-            code: Code::InvalidArgument,
-            problem: problem.to_owned(),
-        })
-    };
-    if let Some(version) = headers.remove(&CONNECT_VERSION)
+    if let Some(version) = take_only(headers, &CONNECT_VERSION)?
         && version != "1"
     {
-        return invalid("the header `connect-protocol-version` is not 1");
+        return Err(invalid("the header `connect-protocol-version` is not 1"));
     }
-    let Some(timeout) = headers.remove(&CONNECT_TIMEOUT) else {
+    let Some(timeout) = take_only(headers, &CONNECT_TIMEOUT)? else {
         return Ok(());
     };
     let digits = timeout.to_str().ok().filter(|text| {
@@ -253,9 +290,9 @@ fn connect_headers(headers: &mut HeaderMap) -> Result<(), Error> {
         text.len() <= MAX_TIMEOUT_DIGITS && text.bytes().all(is_digit)
     });
     let Some(millis) = digits.and_then(|text| text.parse::<u64>().ok()) else {
-        return invalid(
+        return Err(invalid(
             "the header `connect-timeout-ms` is not valid: it has 1 to 10 digits, of milliseconds",
-        );
+        ));
     };
     let value = match millis <= MAX_GRPC_TIMEOUT {
         true => format!("{millis}m"),
@@ -305,6 +342,37 @@ mod tests {
         connect_headers(&mut without).unwrap();
         assert!(without.is_empty(), "{without:?}");
         assert!(connect_headers(&mut headers(&[("connect-protocol-version", "2")])).is_err());
+        for twice in [
+            [("connect-timeout-ms", "5"), ("connect-timeout-ms", "500")],
+            [
+                ("connect-protocol-version", "1"),
+                ("connect-protocol-version", "1"),
+            ],
+        ] {
+            let error = connect_headers(&mut headers(&twice)).unwrap_err();
+            assert_eq!(error.code(), Code::InvalidArgument, "{twice:?}");
+        }
+    }
+
+    #[test]
+    fn coding_of_a_body_has_no_case() {
+        for (codings, want) in [
+            (&[][..], None),
+            (&["gzip"], Some("gzip")),
+            (&["GZip"], Some("gzip")),
+            (&["x-gzip"], Some("gzip")),
+            (&["identity"], Some("identity")),
+            (&["br"], Some("br")),
+            (&["gzip", "gzip"], Some("gzip, gzip")),
+        ] {
+            let all = codings.iter().map(|coding| ("content-encoding", *coding));
+            let all: Vec<_> = all.chain([("grpc-encoding", "zstd")]).collect();
+            let mut headers = headers(&all);
+            take_content_encoding(&mut headers);
+            let got = headers.get("grpc-encoding").map(|v| v.to_str().unwrap());
+            assert_eq!(got, want, "{codings:?}");
+            assert!(!headers.contains_key("content-encoding"));
+        }
     }
 
     #[test]

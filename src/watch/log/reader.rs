@@ -66,15 +66,19 @@ enum Event {
 }
 
 /// Decodes the outcome of a message of a watch.
-type DecodeOutcome = dyn Fn(&[u8]) -> Option<Outcome> + Send + Sync;
+pub(super) type DecodeOutcome = dyn Fn(&[u8]) -> Option<Outcome> + Send + Sync;
 
 /// The watch of the log's resource. The log ends after it.
 pub(super) struct EndWatch {
     stream: Box<WatchStream>,
     decode: Box<DecodeOutcome>,
     outcome: Outcome,
+    /// The watch has had a message without an outcome: the resource has become final since.
+    was_pending: bool,
     /// The watch has ended; the log ends when so many rounds of the loop have succeeded.
     rounds: Option<u64>,
+    /// Makes the next round begin at once.
+    round_end: Option<MarkReceiver>,
     /// The outcome was sent.
     outcome_sent: bool,
 }
@@ -85,11 +89,17 @@ impl EndWatch {
             let log = method.log.as_ref()?;
             Some(log.ends_event(message)?.outcome())
         };
+        Self::with(stream, Box::new(decode))
+    }
+
+    pub(super) fn with(stream: Box<WatchStream>, decode: Box<DecodeOutcome>) -> Self {
         Self {
             stream,
-            decode: Box::new(decode),
+            decode,
             outcome: Outcome::Unspecified,
+            was_pending: false,
             rounds: None,
+            round_end: None,
             outcome_sent: false,
         }
     }
@@ -416,13 +426,18 @@ impl Reader {
                         Outcome::Unspecified => end.outcome,
                         outcome => outcome,
                     };
+                    end.was_pending |= end.outcome == Outcome::Unspecified;
                 }
             }
             Some(Err(error)) => self.failed = Some(error),
             None => {
-                let rounds = self.subscription.shared.succeeded() + ROUNDS_UNTIL_CERTAIN;
-                end.rounds = Some(rounds);
-                self.subscription.shared.shorten_pauses(rounds);
+                let shared = &self.subscription.shared;
+                end.rounds = Some(shared.shorten_pauses());
+                // An upstream can write the last entries after the final state, as Heat does:
+                // a resource that has just become final gets the pause between two rounds.
+                if !end.was_pending {
+                    end.round_end = Some(shared.request_next_round());
+                }
             }
         }
     }

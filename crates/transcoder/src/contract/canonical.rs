@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use prost_reflect::DescriptorPool;
 
 use super::Source;
 use super::descriptor_set::pool;
@@ -32,7 +33,12 @@ impl CanonicalJson {
     /// Builds the tables of an encoded `FileDescriptorSet`. None where it cannot be read.
     pub fn new(set: &[u8]) -> Option<Self> {
         let pool = pool(&Source::new("", set.to_vec())).ok()?;
-        let schema = Schema::canonical(&pool);
+        Some(Self::of(&pool))
+    }
+
+    /// Builds the tables of these descriptors.
+    pub fn of(pool: &DescriptorPool) -> Self {
+        let schema = Schema::canonical(pool);
         let mut rpcs = HashMap::new();
         for service in pool.services() {
             for method in service.methods() {
@@ -46,7 +52,7 @@ impl CanonicalJson {
                 }
             }
         }
-        Some(Self { schema, rpcs })
+        Self { schema, rpcs }
     }
 
     /// Returns the messages of the rpc at this gRPC path.

@@ -219,10 +219,10 @@ impl Variable {
 
     fn filled<'v>(&self, segment: &'v str) -> Result<&'v str, String> {
         if segment.is_empty() {
-            return Err(format!(
-                "{}, and none of its segments may be empty",
-                self.mismatch()
-            ));
+            return Err(match *self.pattern == [Segment::Rest] {
+                true => "must not have an empty segment, at its ends or between two `/`".into(),
+                false => format!("{}, and none of its segments may be empty", self.mismatch()),
+            });
         }
         Ok(segment)
     }

@@ -14,6 +14,7 @@ mod numbers;
 mod urls;
 mod well_known_types;
 
+use self::canonical::Keys;
 use self::duplicate_names::Segments;
 pub(super) use self::error_path::{join, path_at, path_of};
 use self::numbers::{bits, bits_of_text, write_bits};
@@ -390,7 +391,7 @@ impl<'t, 'o> Reader<'t, 'o> {
         self.room(0)?;
         field.tag.write(self.out);
         let start = wire::open(self.out);
-        self.structure_entry(depth + 1)?;
+        self.structure_entry(depth + 1, &mut Keys::default())?;
         wire::close(self.out, start);
         Ok(())
     }

@@ -1,11 +1,28 @@
 //! What the JSON mapping of protobuf does not allow, in texts of clients: a value that would be
 //! lost, rounded or guessed is an error instead. Texts of upstreams are read leniently.
 
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use super::{BitSet, DecodeResult, Reader};
 use crate::schema::{EnumId, Field, FieldIndex, Message};
 
 /// The longest list of names in an error, in bytes.
 const MAX_NAMES_BYTES: usize = 600;
+
+/// The keys of a map so far, each of which may be there once. None in texts of upstreams.
+#[derive(Default)]
+pub(super) struct Keys(Option<HashSet<u128>>);
+
+/// Hashes to 128 bits: collisions are practically impossible.
+fn digest(key: &[u8]) -> u128 {
+    let half = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        (salt, key).hash(&mut hasher);
+        u128::from(hasher.finish())
+    };
+    half(0) << 64 | half(1)
+}
 
 impl Reader<'_, '_> {
     /// Fails for a member without a field. `name_at` is the position of its name; the text is
@@ -42,6 +59,22 @@ impl Reader<'_, '_> {
         match other {
             Some((_, other)) => self.fault(format!("excludes the field {}", other.name)),
             None => Ok(()),
+        }
+    }
+
+    /// Returns the keys of a map that begins.
+    pub(super) fn keys(&self) -> Keys {
+        Keys(self.schema.canonical.then(HashSet::new))
+    }
+
+    /// Fails for a key that the map has already. It is read, and in the output from here on.
+    pub(super) fn check_key(&mut self, start: usize, keys: &mut Keys) -> DecodeResult {
+        let Some(seen) = &mut keys.0 else {
+            return Ok(());
+        };
+        match seen.insert(digest(&self.out[start..])) {
+            true => Ok(()),
+            false => self.fault("the key is there twice"),
         }
     }
 

@@ -23,13 +23,16 @@ impl Reader<'_, '_> {
         if self.opened(b'}') {
             return Ok(());
         }
+        let mut keys = self.keys();
         loop {
             self.room(0)?;
             let entry_start = self.out.len();
             field.tag.write(self.out);
             let entry = wire::open(self.out);
+            let key_start = self.out.len();
             self.map_key(key)?;
             self.colon()?;
+            self.check_key(key_start, &mut keys)?;
             let start = self.out.len();
             let mut is_overflow = false;
             if self.is_null() && !self.is_any_json(value) {

@@ -3,7 +3,7 @@
 use super::super::token::{self, Number};
 use super::super::wire::{self, MAX_DEPTH};
 use super::super::{any_is_plain, any_type, time};
-use super::canonical::is_complete_time;
+use super::canonical::{Keys, is_complete_time};
 use super::numbers::write_bits;
 use super::{DecodeResult, Reader};
 use crate::schema::{Field, Form, Kind, MaskNames, Shape};
@@ -16,8 +16,9 @@ impl Reader<'_, '_> {
         if self.opened(b'}') {
             return Ok(());
         }
+        let mut keys = self.keys();
         loop {
-            self.structure_entry(depth)?;
+            self.structure_entry(depth, &mut keys)?;
             if !self.more(b'}')? {
                 return Ok(());
             }
@@ -25,7 +26,7 @@ impl Reader<'_, '_> {
     }
 
     /// Decodes one member of a Struct.
-    pub(super) fn structure_entry(&mut self, depth: u32) -> DecodeResult {
+    pub(super) fn structure_entry(&mut self, depth: u32, keys: &mut Keys) -> DecodeResult {
         self.room(0)?;
         // The tags of Struct.fields, and of key and value of an entry.
         self.out.push(0x0a);
@@ -34,8 +35,10 @@ impl Reader<'_, '_> {
         if self.peek() != b'"' {
             return self.expected("a member name in quotes");
         }
+        let key_start = self.out.len();
         self.string_out()?;
         self.colon()?;
+        self.check_key(key_start, keys)?;
         self.out.push(0x12);
         let value = wire::open(self.out);
         self.any_json(depth + 2)?;

@@ -197,6 +197,21 @@ fn what_would_be_lost_or_guessed_is_an_error() {
         ),
         (r#"{"duration": ""}"#, "duration", "expected a duration"),
         (r#"{"aString": "a", "a_string": "b"}"#, "a_string", "twice"),
+        (
+            r#"{"stringMap": {"a": "1", "b": "", "\u0061": "2"}}"#,
+            r"stringMap.\u0061",
+            "the key is there twice",
+        ),
+        (
+            r#"{"int64Map": {"7": {}, "07": {}}}"#,
+            "int64Map.07",
+            "twice",
+        ),
+        (
+            r#"{"object": {"x": {"k": 1, "k": 2}}}"#,
+            "object.x.k",
+            "the key is there twice",
+        ),
         (r#"{"aString": "a\ud800b"}"#, "aString", "surrogate"),
         (
             r#"{"aString": "\ud83d\ude00\ude00"}"#,
