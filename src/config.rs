@@ -10,6 +10,7 @@ mod auth;
 mod clients;
 mod environment;
 mod jwt;
+mod overlay;
 mod reader;
 mod reload;
 mod schema;
@@ -39,6 +40,7 @@ pub use clients::{ClientToken, name_problem};
 use drawbridge_transcoder::contract::{Contract, Selection, Source, selectable};
 pub use environment::Environment;
 pub use jwt::{JwksSource, JwtOptions};
+pub use overlay::Overlay;
 pub use reload::ConfigSource;
 pub use schema::schema;
 pub use server::ServerOptions;
@@ -86,6 +88,8 @@ pub struct Config {
     pub listen_source: Option<FileSource<ListenFiles>>,
     /// Reads the configuration again. None: it does not change while the gateway runs.
     pub source: Option<ConfigSource>,
+    /// The keys that come from the environment.
+    pub overlay: Overlay,
     /// Digest of the file and of the files that it names.
     pub(crate) digest: [u8; 32],
     /// `[server]`: limits and timeouts of the gRPC listener.
@@ -219,6 +223,7 @@ impl Config {
             web: WebOptions::default(),
             listen_source: None,
             source: None,
+            overlay: Overlay::default(),
             digest: [0; 32],
             server: ServerOptions::default(),
             watch: watch::Settings::default(),
@@ -241,21 +246,60 @@ impl Config {
         Self::read(path, Self::empty(), env)
     }
 
+    /// As [`Config::load`], with the keys of `overlay`, which take precedence over the file.
+    /// Without a path there are only those.
+    ///
+    /// # Errors
+    ///
+    /// Returns all problems, each with file and line, or with its variable.
+    pub fn load_with(
+        path: Option<&Path>,
+        overlay: Overlay,
+        env: Env<'_>,
+    ) -> Result<Self, Vec<Problem>> {
+        let defaults = Self {
+            overlay,
+            ..Self::empty()
+        };
+        match path {
+            Some(path) => Self::read(path, defaults, env),
+            None => Self::parse("environment", "", Path::new(""), defaults, env),
+        }
+    }
+
+    /// Returns how many worker threads the process is to have, also where the configuration is
+    /// invalid; none for the default.
+    pub fn worker_threads(path: Option<&Path>, overlay: &Overlay) -> Option<usize> {
+        let valid = |count: &usize| (1..=server::MAX_WORKER_THREADS as usize).contains(count);
+        if let Some(count) = overlay.get("server.worker_threads") {
+            return count.parse().ok().filter(valid);
+        }
+        let text = path.and_then(|path| read_content(path).and_then(text_of).ok())?;
+        let (table, _) = toml::de::DeTable::parse_recoverable(&text);
+        let server = table.get_ref().get("server")?.get_ref();
+        let count = server.get("worker_threads")?.get_ref().as_integer()?;
+        count.as_str().parse().ok().filter(valid)
+    }
+
     /// Reads the configuration of `drawbridge sandbox`. The file is optional and has no
     /// upstreams.
     ///
     /// # Errors
     ///
     /// Returns the problems that [`Config::load`] returns, and one if the file has upstreams.
-    pub fn load_sandbox(path: Option<&Path>, env: Env<'_>) -> Result<Self, Vec<Problem>> {
-        let Some(path) = path else {
-            let report = Report::new("environment", "");
-            let mut config = Self::sandbox();
-            config.apply_environment(&report, env);
-            config.warnings.extend(report.take_warnings());
-            return report.finish(config);
+    pub fn load_sandbox(
+        path: Option<&Path>,
+        overlay: Overlay,
+        env: Env<'_>,
+    ) -> Result<Self, Vec<Problem>> {
+        let defaults = Self {
+            overlay,
+            ..Self::sandbox()
         };
-        Self::read(path, Self::sandbox(), env)
+        match path {
+            Some(path) => Self::read(path, defaults, env),
+            None => Self::parse("environment", "", Path::new(""), defaults, env),
+        }
     }
 
     /// Returns whether the log has JSON lines, also where the configuration is invalid: by the
@@ -265,6 +309,9 @@ impl Config {
             Some("json") => return true,
             Some("text") => return false,
             _ => {}
+        }
+        if let Some(format) = non_empty(env, "DRAWBRIDGE__LOG__FORMAT") {
+            return format == "json";
         }
         let Some(text) = path.and_then(|path| read_text(path).ok()) else {
             return false;
@@ -299,7 +346,7 @@ impl Config {
         defaults: Self,
         env: Env<'_>,
     ) -> Result<Self, Vec<Problem>> {
-        let report = Report::new(name, text);
+        let mut report = Report::new(name, text);
         let variables = RefCell::new(HashMap::new());
         let env: Env<'_> = &|name| {
             let value = env(name);
@@ -308,11 +355,14 @@ impl Config {
                 .insert(name.to_owned(), value.clone());
             value
         };
-        let (table, errors) = toml::de::DeTable::parse_recoverable(text);
+        let overlay = defaults.overlay.clone();
+        report.set_variables(overlay.names());
+        let (mut table, errors) = toml::de::DeTable::parse_recoverable(text);
         for error in errors {
             let at = error.span().map_or(0, |span| span.start);
             report.add_at(at, "", error.message());
         }
+        overlay.apply(table.get_mut(), &report);
         let root = Section::root(&report, table.get_ref(), directory, env);
         let mut config = defaults;
         config.read_sections(&root);
@@ -346,6 +396,7 @@ impl Config {
             text: text.to_owned(),
             directory: directory.to_owned(),
             variables: variables.take(),
+            overlay: overlay.clone(),
         });
         if config.tls.is_some() || config.requires_token() {
             let snapshot = snapshot.clone();

@@ -59,6 +59,7 @@ impl Config {
             "listen.admin" => admin,
             "listen.clients.trust_forwarded_client_cert" => trusts_sidecar,
             "admin.page" => admin_page,
+            "server.worker_threads" => server.worker_threads,
             "server.max_connections" => server.max_connections,
             "server.max_connections_per_address" => server.max_connections_per_address,
             "server.max_memory_bytes" => server.max_memory_bytes,
@@ -84,6 +85,7 @@ impl Config {
             context.update(bytes);
         };
         add(text.as_bytes());
+        add(self.overlay.text().as_bytes());
         for source in &self.descriptors {
             add(source.name.as_bytes());
             add(&source.bytes);

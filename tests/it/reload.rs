@@ -474,6 +474,38 @@ fn hangup_rereads_the_configuration() {
     assert_eq!(gateway.wait().0, Some(0));
 }
 
+/// Variables have precedence over the file, which is optional with them.
+#[test]
+fn keys_come_from_the_environment() {
+    let text = format!("{HEAD}{}", upstream("u", "http://127.0.0.1:1"));
+    let env = [
+        ("DRAWBRIDGE__SERVER__DRAIN_DELAY_SECS", "3600"),
+        ("DRAWBRIDGE__SERVER__DRAIN_SECS", "1"),
+        ("DRAWBRIDGE__SERVER__WORKER_THREADS", "1"),
+    ];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let folder = tempfile::tempdir().unwrap();
+    let mut gateway = Serve::start_with(folder, &text, Stdio::piped(), &env);
+    gateway.wait_for("key=\"DRAWBRIDGE__SERVER__DRAIN_SECS\"");
+    gateway.address();
+    gateway.send("TERM");
+    gateway.wait_for("drain_delay_secs=3600");
+    gateway.send("TERM");
+    assert_eq!(gateway.wait().0, Some(143));
+    let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_drawbridge"));
+    check.arg("check").env_clear();
+    check.env("DRAWBRIDGE__UPSTREAM__A__FAMILY", "heat");
+    check.env("DRAWBRIDGE__UPSTREAM__A__ENDPOINT", "nowhere");
+    let output = check.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned()
+        + &String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("DRAWBRIDGE__UPSTREAM__A__ENDPOINT: is not a URL"),
+        "{text}"
+    );
+}
+
 /// Connects with TLS and a client certificate that is valid for an hour.
 async fn connect(address: std::net::SocketAddr, ca: &Ca, clients: &Ca) -> Client {
     use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
