@@ -41,6 +41,7 @@ mod gateway;
 mod gateway_service;
 mod gauges;
 mod generation;
+mod header_blocks;
 mod health;
 mod health_service;
 mod http1_body;

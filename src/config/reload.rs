@@ -50,7 +50,7 @@ macro_rules! keep {
 }
 
 impl Config {
-    /// Keeps what only a restart changes as it is in a gateway that runs. Returns the keys of
+    /// Keeps the values of a running gateway that only a restart changes. Returns the keys of
     /// the values that differ.
     pub(crate) fn keep_fixed(&mut self, running: &Self) -> Vec<&'static str> {
         let mut changed = Vec::new();

@@ -94,7 +94,7 @@ impl Generation {
                 before.contract.clone()
             }
             None => {
-                // What was found is encoded as the contract of before says.
+                // Results of lookups are encoded by the contract before.
                 shared.names = Arc::default();
                 let contract = config.contract()?;
                 for warning in contract.warnings() {

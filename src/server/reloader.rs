@@ -182,7 +182,8 @@ impl<A: FnMut(&ListenFiles) -> Result<(), String>> Reloader<A> {
         let before = &running.generation;
         descriptors::share(&mut config);
         let fixed = config.keep_fixed(&before.config);
-        // Who may call depends on all of it: it stays until a restart, where a part of it does.
+        // The authentication of clients depends on all of it: it stays until a restart if a part
+        // of it does.
         let keeps_listen = fixed
             .iter()
             .any(|key| key.starts_with("listen.") && *key != "listen.admin");

@@ -1,4 +1,4 @@
-//! Metrics of reloads: what was applied and rejected, and the last success.
+//! Metrics of reloads: applied and rejected configurations, and the last success.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
