@@ -90,6 +90,11 @@ impl ClientLimits {
         })
     }
 
+    /// Returns whether the limits are those of these settings.
+    pub(super) fn has(&self, settings: &ClientLimitSettings) -> bool {
+        self.settings == *settings
+    }
+
     /// Counts a call or a stream of a client.
     ///
     /// # Errors
