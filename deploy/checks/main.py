@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import envoy
 import gateway
 import kubernetes
 import monitoring
@@ -20,6 +21,7 @@ def main():
     binary = gateway.binary(target)
     if binary:
         running.main(binary, work)
+        envoy.main(binary, work)
     else:
         print("     not checked: what needs a gateway; set DRAWBRIDGE")
     print(f"{report.passed} passed, {report.failed} failed")
