@@ -1,8 +1,9 @@
 """All checks of deploy/. Run by deploy/check, which installs the tools."""
 
-import subprocess
 import sys
 from pathlib import Path
+
+import yaml
 
 import envoy
 import gateway
@@ -10,6 +11,7 @@ import kubernetes
 import monitoring
 import report
 import running
+import systemd
 
 
 def main():
@@ -18,6 +20,13 @@ def main():
     report.check_command("hadolint", "hadolint", "deploy/Dockerfile")
     kubernetes.main(update)
     monitoring.main()
+    systemd.main(work)
+    # Nothing here reads the examples of the meshes, which say so.
+    for file in ("deploy/istio/drawbridge.yaml", "deploy/linkerd/drawbridge.yaml"):
+        text = Path(file).read_text()
+        kinds = [part["kind"] for part in yaml.safe_load_all(text)]
+        report.check(f"{file} is YAML and says that it is untested: {', '.join(kinds)}",
+                     text.startswith("# Untested"))  # fmt: skip
     binary = gateway.binary(target)
     if binary:
         running.main(binary, work)
