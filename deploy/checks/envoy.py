@@ -52,7 +52,7 @@ def requests(admin):
 
 
 def main(binary, work):
-    check_command = ["envoy", "--mode", "validate", "--log-level", "warning", "-c"]
+    validate = ["envoy", "--mode", "validate", "--log-level", "warning", "-c"]
     work = fresh(work / "envoy")
     certificates(work / "tls")
     settings = (SOURCE / "drawbridge.toml").read_text()
@@ -63,7 +63,7 @@ def main(binary, work):
     )
     with start("first") as first, start("second") as second:
         port, admin = configuration(work, (first, second))
-        code, output = run(*check_command, work / "envoy.yaml")
+        code, output = run(*validate, work / "envoy.yaml")
         check("envoy --mode validate", code == 0, output)
         ready = first.ready() and second.ready()
         check("gateways start with deploy/envoy/drawbridge.toml", ready,

@@ -10,6 +10,7 @@ from report import check, check_command, run
 
 CHART = Path("deploy/helm/drawbridge")
 BASE = Path("deploy/kustomize/base/drawbridge.yaml")
+ALERTS = Path("deploy/prometheus/alerts.yaml")
 # Of the Prometheus operator; there is no schema here.
 CUSTOM = {"ServiceMonitor", "PrometheusRule"}
 VERSIONS = ("1.30", "1.37")
@@ -78,7 +79,7 @@ def template(values):
 def base():
     """Makes the Kustomize base of the chart."""
     _, text = template(CHART / "ci/kustomize-values.yaml")
-    skipped = ("managed-by: Helm", "helm.sh/chart", "# Source:", "level=")
+    skipped = ("managed-by: Helm", "helm.sh/chart", "# Source:")
     lines = [line for line in text.splitlines() if not any(word in line for word in skipped)]
     return "\n".join(["# Made of the chart by `deploy/check --update`.", *lines]) + "\n"
 
@@ -96,7 +97,7 @@ def main(update):
         code, text = template(variant)
         if not check(f"helm template, {name}", code == 0, text):
             continue
-        documents = objects("\n".join(x for x in text.splitlines() if not x.startswith("level=")))
+        documents = objects(text)
         found = problems(documents) + hardened(documents)
         check(f"helm: {len(documents)} objects of {name} are valid and hardened", not found,
               "\n".join(found))  # fmt: skip
@@ -108,6 +109,9 @@ def main(update):
 
     if update:
         BASE.write_text(base())
+        (CHART / ALERTS.name).write_text(ALERTS.read_text())
+    check(f"helm: the rules of the chart are {ALERTS}",
+          (CHART / ALERTS.name).read_text() == ALERTS.read_text(), "run deploy/check --update")  # fmt: skip
     check("kustomize: the base is that of the chart", BASE.read_text() == base(),
           "run deploy/check --update")  # fmt: skip
     for place in ("base", "example"):

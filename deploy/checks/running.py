@@ -10,7 +10,7 @@ import yaml
 
 import kubernetes
 import monitoring
-from gateway import Gateway, fresh, get
+from gateway import Gateway, certificate, certificate_authority, fresh, get
 from report import check, free_port, run, wait_for
 
 
@@ -82,7 +82,7 @@ def check_queries(gateway, work):
 def check_chart(binary, work):
     """Starts the gateway as the chart does, but for its ports."""
     _, text = kubernetes.template(kubernetes.CHART / "ci/passthrough-values.yaml")
-    documents = kubernetes.objects("\n".join(x for x in text.splitlines() if "level=" not in x))
+    documents = kubernetes.objects(text)
     file = next(d for d in documents if d["kind"] == "ConfigMap")["data"]["drawbridge.toml"]
     container = kubernetes.pods(documents)[0]["containers"][0]
     # As the kubelet does: the file is a link into a directory that is replaced.
@@ -107,9 +107,37 @@ def check_chart(binary, work):
               good, gateway.log.read_text())  # fmt: skip
 
 
+def check_examples(binary, work):
+    """Starts a gateway with each example that has secrets, in another directory."""
+    page = Path("docs/deployment.md").read_text()
+    values = yaml.safe_load((kubernetes.CHART / "ci/mtls-values.yaml").read_text())
+    examples = {
+        "docs/deployment.md": re.search("^```toml\n(.*?)^```", page, re.S | re.M)[1],
+        "the variant mtls of the chart": values["config"],
+        "deploy/kustomize/example": Path("deploy/kustomize/example/drawbridge.toml").read_text(),
+    }
+    secrets = work / "secrets"
+    certificate_authority(secrets / "tls", "ca")
+    certificate(secrets / "tls", "ca", "tls", "DNS:drawbridge")
+    for ending, name in (("pem", "tls.crt"), ("key", "tls.key")):
+        (secrets / f"tls/tls.{ending}").rename(secrets / "tls" / name)
+    (secrets / "tls/ca.pem").rename(secrets / "tls/ca.crt")
+    (secrets / "drawbridge").mkdir()
+    (secrets / "drawbridge/north-password").write_text("secret")
+    (secrets / "drawbridge/client-tokens.txt").write_text("an-example-of-a-token\n")
+    for name, text in examples.items():
+        file = work / "example.toml"
+        file.write_text(text.replace("/run/secrets", str(secrets)))
+        with Gateway(binary, work / "example.log", "serve", "--config", str(file),
+                     DRAWBRIDGE_LISTEN=f"0.0.0.0:{free_port()}") as gateway:  # fmt: skip
+            check(f"the gateway starts beyond loopback with the file of {name}", gateway.ready(),
+                  gateway.log.read_text())  # fmt: skip
+
+
 def main(binary, work):
     work = fresh(work / "running")
     check_chart(binary, work)
+    check_examples(binary, work)
     with Gateway(binary, work / "sandbox.log", "sandbox") as gateway:
         if check("the sandbox starts", gateway.ready(), gateway.log.read_text()):
             check_metrics(gateway)
