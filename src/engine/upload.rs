@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use tonic::Code;
 
+use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::memory::{Memory, Reservation};
 use drawbridge_transcoder::call::Call;
@@ -49,13 +50,15 @@ impl Uploads {
         method: &Method,
         upload: &Upload,
         dialect: &str,
-        memory: &Memory,
+        (memory, deadline): (&Memory, Deadline),
         messages: &mut impl RequestMessages,
     ) -> Result<Call, Error> {
         let Some(first) = next(messages).await? else {
             return Err(Error::Malformed("the stream has no message".into()));
         };
-        let mut call = method.bind(&first, dialect)?;
+        let turn = deadline.bound(memory.turn(first.len())).await?;
+        let mut call = turn.run(|| method.bind(&first, dialect))?;
+        drop(turn);
         let file_name = upload.file_name(&first)?;
         let boundary = boundary();
         let mut body = Buffer {

@@ -371,8 +371,8 @@ impl Dispatcher {
             )));
         };
         let dialect = &upstream.settings.dialect;
-        let memory = &info.client.memory;
-        let received = (self.uploads).receive(method, upload, dialect, memory, &mut call.messages);
+        let bounds = (&info.client.memory, info.deadline);
+        let received = (self.uploads).receive(method, upload, dialect, bounds, &mut call.messages);
         let file = received.await?;
         let context = CallContext {
             upstream,

@@ -32,7 +32,7 @@ use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
 use crate::config::{Config, ListenFiles, PLAINTEXT_TOKENS, TRUSTED_SIDECAR};
 use crate::families::family;
 use crate::telemetry::{Metrics, UpstreamRequestMetrics};
-use crate::upstream::{ExchangeHook, Upstreams};
+use crate::upstream::{ExchangeHook, Upstreams, default_downloads};
 use crate::watch::Watches;
 
 /// A gateway that is built and has no listeners yet.
@@ -347,10 +347,12 @@ impl ServerHandle {
 /// calls of upstreams, and says so.
 fn share_descriptors(config: &mut Config) -> DescriptorShares {
     let upstreams = config.upstreams.iter();
-    let calls: Vec<usize> = upstreams.map(|u| u.max_concurrent_calls).collect();
+    let calls = upstreams.map(|u| (u.max_concurrent_calls, u.downloads()));
+    let calls: Vec<(usize, usize)> = calls.collect();
     let mut shares = DescriptorShares::of_process(&calls);
     let wanted = config.server.max_connections as usize;
-    let most_calls = calls.into_iter().max().unwrap_or_default();
+    let most_calls = calls.into_iter().map(|(calls, _)| calls).max();
+    let most_calls = most_calls.unwrap_or_default();
     if shares.clients < wanted || shares.calls_per_upstream < most_calls {
         tracing::warn!(
             max_connections = shares.clients.min(wanted),
@@ -361,7 +363,12 @@ fn share_descriptors(config: &mut Config) -> DescriptorShares {
     shares.clients = shares.clients.min(wanted);
     for upstream in &mut config.upstreams {
         let calls = &mut upstream.max_concurrent_calls;
-        *calls = (*calls).min(shares.calls_per_upstream);
+        // Also where `max_downloads` alone takes more than there are.
+        if shares.calls_per_upstream < usize::MAX {
+            *calls = (*calls).min(shares.calls_per_upstream);
+            let downloads = default_downloads(*calls);
+            upstream.max_downloads = upstream.downloads().min(downloads);
+        }
     }
     shares
 }
