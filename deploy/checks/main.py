@@ -1,5 +1,6 @@
 """All checks of deploy/. Run by deploy/check, which installs the tools."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def main():
     if binary:
         running.main(binary, work)
         envoy.main(binary, work)
+    elif os.environ.get("CI"):
+        report.check("there is a gateway to run", False, "set DRAWBRIDGE")
     else:
         print("     not checked: what needs a gateway; set DRAWBRIDGE")
     print(f"{report.passed} passed, {report.failed} failed")
