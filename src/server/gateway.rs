@@ -29,9 +29,10 @@ use super::status::StatusSource;
 use super::{gateway_service, gauges, health, listen_files, listener};
 use crate::admin::{self, Connection, Explorer, Page, Readiness};
 use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
-use crate::config::{Config, ListenFiles, PLAINTEXT_TOKENS, TRUSTED_SIDECAR};
+use crate::config::{Config, ListenFiles, NO_POLICY, PLAINTEXT_TOKENS, Problem, TRUSTED_SIDECAR};
 use crate::families::family;
-use crate::telemetry::{Metrics, UpstreamRequestMetrics};
+use crate::policy::Policy;
+use crate::telemetry::{AuditLog, Metrics, UpstreamRequestMetrics};
 use crate::upstream::{ExchangeHook, Upstreams, default_downloads};
 use crate::watch::Watches;
 
@@ -40,6 +41,7 @@ use crate::watch::Watches;
 pub struct Gateway {
     config: Config,
     contract: Contract,
+    policy: Option<Arc<Policy>>,
     dispatcher: Arc<Dispatcher>,
     metrics: Metrics,
     /// Of each upstream, in the order of the configuration.
@@ -89,6 +91,7 @@ impl Gateway {
                 warning.problem
             );
         }
+        let policy = config.policy(&contract).map_err(texts)?;
         let metrics = Metrics::default();
         let exchanges = RefCell::new(Vec::new());
         let count_exchanges = |name: &str| -> ExchangeHook {
@@ -102,6 +105,8 @@ impl Gateway {
             Some(count_exchanges(name))
         })?;
         let watches = Watches::new(config.watch.clone());
+        let audit = config.audit.as_ref().map(AuditLog::open).transpose();
+        let audit = audit.map_err(|e| vec![e])?.map(Arc::new);
         let dispatcher = Arc::new(Dispatcher::new(
             &config,
             traces,
@@ -109,11 +114,13 @@ impl Gateway {
             upstreams,
             watches,
             metrics.clone(),
+            audit,
         ));
         gauges::register(&dispatcher);
         Ok(Self {
             config,
             contract,
+            policy: policy.map(Arc::new),
             dispatcher,
             metrics,
             exchanges: exchanges.into_inner(),
@@ -131,6 +138,9 @@ impl Gateway {
             listener::bind(self.config.listen, "", "listen.grpc or DRAWBRIDGE_LISTEN").await?;
         if self.config.has_plaintext_tokens() {
             tracing::warn!(listen = %self.config.listen, "{PLAINTEXT_TOKENS}");
+        }
+        if self.policy.is_none() && self.config.authenticates_clients() {
+            tracing::warn!("{NO_POLICY}");
         }
         if self.config.trusts_sidecar {
             tracing::warn!(listen = %self.config.listen, "{TRUSTED_SIDECAR}");
@@ -200,6 +210,7 @@ impl BoundGateway {
             exchanges,
             descriptors,
             contract,
+            policy,
         } = gateway;
 
         let own = GATEWAY_SERVICES.map(|name| (name.to_owned(), ServingStatus::Serving));
@@ -213,7 +224,7 @@ impl BoundGateway {
         let routes = Routes::new(health.max_decoding_message_size(max_bytes))
             .add_service(reflection.max_decoding_message_size(max_bytes))
             .add_service(upstreams.max_decoding_message_size(max_bytes));
-        let access = Access::new(&config, None).map_err(|e| vec![e])?;
+        let access = Access::new(&config, policy, None).map_err(|e| vec![e])?;
         let access = SharedAccess::new(access);
         let methods = dispatcher.methods.values();
         let forwarded = methods.flat_map(|method| &method.forwarded_headers);
@@ -239,8 +250,9 @@ impl BoundGateway {
                 }
                 changed.client_tokens = files.client_tokens.clone();
                 changed.jwt = files.jwt.clone();
-                let changed = Access::new(&changed, Some(&access.load()))?;
-                access.replace(changed);
+                let last = access.load();
+                let policy = last.policy().cloned();
+                access.replace(Access::new(&changed, policy, Some(&last))?);
                 Ok(())
             };
             let watched = Watched::new(source, config.listen_files(), requests, apply);
@@ -341,6 +353,11 @@ impl ServerHandle {
         let done = self.done.await;
         done.map_err(|panic| format!("the server has failed: {panic}"))
     }
+}
+
+/// Returns problems as text, with their places.
+fn texts(problems: Vec<Problem>) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
 }
 
 /// Divides the descriptors of the process. Where they do not suffice, lowers the concurrent

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::server::client_limits::ClientLimits;
 use crate::server::dispatcher::Dispatcher;
 use crate::telemetry::{Sample, dropped_lines};
 use crate::upstream::Health;
@@ -40,6 +41,14 @@ pub fn register(dispatcher: &Arc<Dispatcher>) {
                 dropped_lines(),
             )),
             counter(gauge(
+                "audit_lines_dropped",
+                "Lines of the audit log that were not written to its file",
+                dispatcher
+                    .audit
+                    .as_ref()
+                    .map_or(0, |audit| audit.dropped_lines()),
+            )),
+            counter(gauge(
                 "watch_polls",
                 "Reads of watched resources and of log pages",
                 watches.polls_total,
@@ -65,6 +74,16 @@ pub fn register(dispatcher: &Arc<Dispatcher>) {
                 ..gauge(
                     "memory_rejections",
                     "Requests and responses for which the memory budget had no space",
+                    value,
+                )
+            }));
+        }
+        for (reason, value) in rejections(&dispatcher) {
+            samples.push(counter(Sample {
+                label: Some(("reason", reason)),
+                ..gauge(
+                    "client_limit_rejections",
+                    "Calls that were rejected by the limits of one client",
                     value,
                 )
             }));
@@ -125,4 +144,10 @@ pub fn register(dispatcher: &Arc<Dispatcher>) {
         }
         samples
     });
+}
+
+/// Returns how many calls the limits of one client have rejected, by limit.
+fn rejections(dispatcher: &Dispatcher) -> [(&'static str, u64); 3] {
+    let limits = dispatcher.client_limits.as_ref();
+    limits.map_or(ClientLimits::NO_REJECTIONS, |limits| limits.rejections())
 }

@@ -48,6 +48,7 @@ fn router(upstreams: Vec<upstream::Settings>) -> (Arc<Dispatcher>, Router) {
         Upstreams::build(&config.upstreams, crate::families::family, |_| None).unwrap(),
         Watches::new(config.watch.clone()),
         Metrics::default(),
+        None,
     ));
     let access = SharedAccess::default();
     let max_metadata_bytes = config.server.max_metadata_bytes;
