@@ -13,6 +13,8 @@ import monitoring
 from gateway import Gateway, certificate, certificate_authority, fresh, get
 from report import check, free_port, run, wait_for
 
+TOKEN = "an-example-of-a-token"
+
 
 def samples(text):
     """Returns the metrics of a scrape with the labels that they have."""
@@ -24,7 +26,8 @@ def samples(text):
 
 
 def check_metrics(gateway):
-    run(gateway.binary, "call", "--gateway", f"127.0.0.1:{gateway.port}", "GetBuildInfo", "{}")
+    run(gateway.binary, "call", "--gateway", f"127.0.0.1:{gateway.port}", "GetBuildInfo", "{}",
+        env=gateway.environment | {"DRAWBRIDGE_TOKEN": TOKEN})  # fmt: skip
     found = samples(gateway.metrics())
     wrong = []
     for name, labels in monitoring.documented().items():
@@ -124,7 +127,7 @@ def check_examples(binary, work):
     (secrets / "tls/ca.pem").rename(secrets / "tls/ca.crt")
     (secrets / "drawbridge").mkdir()
     (secrets / "drawbridge/north-password").write_text("secret")
-    (secrets / "drawbridge/client-tokens.txt").write_text("an-example-of-a-token\n")
+    (secrets / "drawbridge/client-tokens.txt").write_text(f"{TOKEN}\n")
     for name, text in examples.items():
         file = work / "example.toml"
         file.write_text(text.replace("/run/secrets", str(secrets)))
@@ -138,7 +141,11 @@ def main(binary, work):
     work = fresh(work / "running")
     check_chart(binary, work)
     check_examples(binary, work)
-    with Gateway(binary, work / "sandbox.log", "sandbox") as gateway:
+    # Clients with names, for the metrics by identity.
+    (work / "tokens.txt").write_text(f"{TOKEN}\n")
+    (work / "sandbox.toml").write_text('[listen.clients]\ntokens_file = "tokens.txt"\n')
+    arguments = ["sandbox", "--config", str(work / "sandbox.toml")]
+    with Gateway(binary, work / "sandbox.log", *arguments) as gateway:
         if check("the sandbox starts", gateway.ready(), gateway.log.read_text()):
             check_metrics(gateway)
             check_queries(gateway, work)
