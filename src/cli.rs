@@ -9,6 +9,7 @@
 mod banner;
 mod call;
 pub mod check;
+mod check_policy;
 mod client;
 mod complete;
 mod config_examples;
@@ -35,7 +36,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{Config, Environment, Problem};
+use crate::config::{Config, ConfigSource, Environment, Overlay, Problem};
 use crate::contract::Contract;
 use crate::telemetry::{self, with_json_lines};
 
@@ -86,8 +87,9 @@ enum Command {
     },
     /// Check the configuration, log in to each upstream and make one read, and exit.
     ///
-    /// Checks the annotations and the certificate of the listener, too. Exit code: 0 if all is
-    /// well, 1 if something failed, 2 for invalid arguments.
+    /// Checks the annotations and the certificate of the listener, too. With --as it says instead
+    /// which rule of the policy allows or denies a call. Exit code: 0 if all is well or allowed, 1 if
+    /// something failed or is denied, 2 for invalid arguments.
     Check(check::Options),
     /// Print configuration files to begin with, or the schema of the configuration file.
     #[command(subcommand)]
@@ -204,11 +206,13 @@ fn run_command() -> ExitCode {
     let path = args.config.or_else(|| variable().map(PathBuf::from));
     let path = path.as_deref();
     let fail = |failure| fail(failure, Config::has_json_log(path, &env));
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .on_thread_park(idle_memory::take_part)
-        .build()
-    {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // Tokio's default are the CPUs of the process: by its affinity and the cgroup's quota.
+    if let Some(threads) = Config::worker_threads(path, &Overlay::of_process()) {
+        runtime.worker_threads(threads);
+    }
+    runtime.enable_all().on_thread_park(idle_memory::take_part);
+    let runtime = match runtime.build() {
         Ok(runtime) => runtime,
         Err(e) => return fail(Failure::from(vec![format!("cannot start: {e}")])),
     };
@@ -298,6 +302,14 @@ async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure>
             let examples = quickstart::examples(&gateway, tls);
             print(&quickstart::as_started(&examples, &banner::program()))?;
         }
+        Command::Check(options) if options.identity.is_some() => {
+            let decision = check::decide(&load(path, "check")?, &options)?;
+            print(&format!("{}\n", decision.text))?;
+            return Ok(match decision.is_allowed {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+            });
+        }
         Command::Check(options) => {
             let config = match load(path, "check") {
                 Err(Failure::Problems(problems)) => Err(problems),
@@ -342,7 +354,7 @@ fn contract(path: Option<&Path>, command: &str) -> Result<Contract, Failure> {
 
 /// Reads the configuration file, which `command` requires.
 fn load(path: Option<&Path>, command: &str) -> Result<Config, Failure> {
-    let Some(path) = path else {
+    if path.is_none() && Overlay::of_process().is_empty() {
         let try_out = match cfg!(feature = "sandbox") {
             true => "\n  drawbridge sandbox                           needs no file",
             false => "",
@@ -356,9 +368,17 @@ fn load(path: Option<&Path>, command: &str) -> Result<Config, Failure> {
              auth = {{ cloud = \"north\" }}   # an entry of clouds.yaml\n\
              \n`drawbridge config example KIND` prints others, and `all` describes every key."
         )));
-    };
-    let environment = Environment::default();
-    let mut config = Config::load(path, &|name| environment.get(name))?;
-    config.warnings.extend(environment.warnings());
+    }
+    let path = path.map(Path::to_owned);
+    let source = ConfigSource::new(move || {
+        let environment = Environment::default();
+        let path = path.as_deref();
+        let overlay = Overlay::of_process();
+        let mut config = Config::load_with(path, overlay, &|name| environment.get(name))?;
+        config.warnings.extend(environment.warnings());
+        Ok(config)
+    });
+    let mut config = source.read()?;
+    config.source = Some(source);
     Ok(config)
 }

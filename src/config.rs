@@ -10,10 +10,13 @@ mod auth;
 mod clients;
 mod environment;
 mod jwt;
+mod overlay;
+mod policy;
 mod reader;
+mod reload;
 mod schema;
 mod server;
-mod tls;
+pub(crate) mod tls;
 mod upstreams;
 mod web;
 
@@ -29,15 +32,18 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::credentials::Settings as Auth;
 use crate::credentials::SettingsSource;
+use crate::policy::{Policy, Rule, Subject};
 use crate::reload::FileSource;
 use crate::spelling::nearest;
 use crate::telemetry::LogFilter;
 use crate::{telemetry, upstream, watch};
 pub(crate) use clients::sha256;
-pub use clients::{ClientToken, name_problem};
+pub use clients::{ClientLimitSettings, ClientToken, name_problem};
 use drawbridge_transcoder::contract::{Contract, Selection, Source, selectable};
 pub use environment::Environment;
 pub use jwt::{JwksSource, JwtOptions};
+pub use overlay::Overlay;
+pub use reload::ConfigSource;
 pub use schema::schema;
 pub use server::ServerOptions;
 pub use web::WebOptions;
@@ -50,6 +56,9 @@ const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 /// What is wrong where [`Config::has_plaintext_tokens`].
 pub const PLAINTEXT_TOKENS: &str = "client tokens are received over plaintext: set [listen.tls], \
                                     unless a proxy in front of the gateway terminates TLS";
+
+/// What clients may do without a rule.
+pub const NO_POLICY: &str = "each authenticated client may do everything: there is no [[policy]]";
 
 /// What is at stake where [`Config::trusts_sidecar`].
 pub const TRUSTED_SIDECAR: &str = "clients are named by x-forwarded-client-cert \
@@ -78,20 +87,32 @@ pub struct Config {
     /// Whether a sidecar sends the certificates of clients, and nothing else reaches the
     /// listener.
     pub trusts_sidecar: bool,
+    /// `[listen.limits]`: what one client may use.
+    pub client_limits: ClientLimitSettings,
     /// `[listen.web]`: calls of web pages.
     pub web: WebOptions,
     /// Reads the files of `[listen]` again. None if it names none.
     pub listen_source: Option<FileSource<ListenFiles>>,
+    /// Reads the configuration again. None: it does not change while the gateway runs.
+    pub source: Option<ConfigSource>,
+    /// The keys that come from the environment.
+    pub overlay: Overlay,
+    /// Digest of the file and of the files that it names.
+    pub(crate) digest: [u8; 32],
     /// `[server]`: limits and timeouts of the gRPC listener.
     pub server: ServerOptions,
     /// `[watch]`: limits and timeouts of watches.
     pub watch: watch::Settings,
     /// `[[upstream]]`. The sandbox adds its own when it starts.
     pub upstreams: Vec<upstream::Settings>,
+    /// `[[policy]]`: what each identity may do. Empty: everything.
+    pub policy: Vec<Rule>,
     /// `[[descriptors]]`: descriptor sets of the user's own REST APIs.
     pub descriptors: Vec<Source>,
     /// `[log]`.
     pub log: telemetry::Settings,
+    /// `[audit]`: the audit log. None: no audit log.
+    pub audit: Option<telemetry::AuditSettings>,
     /// Whether the upstreams are those of the sandbox. Every response then says so.
     pub sandbox: bool,
     /// The keys of clouds that are ignored, for the log at level debug.
@@ -210,13 +231,19 @@ impl Config {
             client_tokens: Vec::new(),
             jwt: None,
             trusts_sidecar: false,
+            client_limits: ClientLimitSettings::default(),
             web: WebOptions::default(),
             listen_source: None,
+            source: None,
+            overlay: Overlay::default(),
+            digest: [0; 32],
             server: ServerOptions::default(),
             watch: watch::Settings::default(),
             upstreams: Vec::new(),
+            policy: Vec::new(),
             descriptors: Vec::new(),
             log: telemetry::Settings::default(),
+            audit: None,
             sandbox: false,
             ignored_keys: Vec::new(),
             warnings: Vec::new(),
@@ -233,21 +260,60 @@ impl Config {
         Self::read(path, Self::empty(), env)
     }
 
+    /// As [`Config::load`], with the keys of `overlay`, which take precedence over the file.
+    /// Without a path there are only those.
+    ///
+    /// # Errors
+    ///
+    /// Returns all problems, each with file and line, or with its variable.
+    pub fn load_with(
+        path: Option<&Path>,
+        overlay: Overlay,
+        env: Env<'_>,
+    ) -> Result<Self, Vec<Problem>> {
+        let defaults = Self {
+            overlay,
+            ..Self::empty()
+        };
+        match path {
+            Some(path) => Self::read(path, defaults, env),
+            None => Self::parse("environment", "", Path::new(""), defaults, env),
+        }
+    }
+
+    /// Returns how many worker threads the process is to have, also where the configuration is
+    /// invalid; none for the default.
+    pub fn worker_threads(path: Option<&Path>, overlay: &Overlay) -> Option<usize> {
+        let valid = |count: &usize| (1..=server::MAX_WORKER_THREADS as usize).contains(count);
+        if let Some(count) = overlay.get("server.worker_threads") {
+            return count.parse().ok().filter(valid);
+        }
+        let text = path.and_then(|path| read_content(path).and_then(text_of).ok())?;
+        let (table, _) = toml::de::DeTable::parse_recoverable(&text);
+        let server = table.get_ref().get("server")?.get_ref();
+        let count = server.get("worker_threads")?.get_ref().as_integer()?;
+        count.as_str().parse().ok().filter(valid)
+    }
+
     /// Reads the configuration of `drawbridge sandbox`. The file is optional and has no
     /// upstreams.
     ///
     /// # Errors
     ///
     /// Returns the problems that [`Config::load`] returns, and one if the file has upstreams.
-    pub fn load_sandbox(path: Option<&Path>, env: Env<'_>) -> Result<Self, Vec<Problem>> {
-        let Some(path) = path else {
-            let report = Report::new("environment", "");
-            let mut config = Self::sandbox();
-            config.apply_environment(&report, env);
-            config.warnings.extend(report.take_warnings());
-            return report.finish(config);
+    pub fn load_sandbox(
+        path: Option<&Path>,
+        overlay: Overlay,
+        env: Env<'_>,
+    ) -> Result<Self, Vec<Problem>> {
+        let defaults = Self {
+            overlay,
+            ..Self::sandbox()
         };
-        Self::read(path, Self::sandbox(), env)
+        match path {
+            Some(path) => Self::read(path, defaults, env),
+            None => Self::parse("environment", "", Path::new(""), defaults, env),
+        }
     }
 
     /// Returns whether the log has JSON lines, also where the configuration is invalid: by the
@@ -257,6 +323,9 @@ impl Config {
             Some("json") => return true,
             Some("text") => return false,
             _ => {}
+        }
+        if let Some(format) = non_empty(env, "DRAWBRIDGE__LOG__FORMAT") {
+            return format == "json";
         }
         let Some(text) = path.and_then(|path| read_text(path).ok()) else {
             return false;
@@ -291,7 +360,7 @@ impl Config {
         defaults: Self,
         env: Env<'_>,
     ) -> Result<Self, Vec<Problem>> {
-        let report = Report::new(name, text);
+        let mut report = Report::new(name, text);
         let variables = RefCell::new(HashMap::new());
         let env: Env<'_> = &|name| {
             let value = env(name);
@@ -300,18 +369,22 @@ impl Config {
                 .insert(name.to_owned(), value.clone());
             value
         };
-        let (table, errors) = toml::de::DeTable::parse_recoverable(text);
+        let overlay = defaults.overlay.clone();
+        report.set_variables(overlay.names());
+        let (mut table, errors) = toml::de::DeTable::parse_recoverable(text);
         for error in errors {
             let at = error.span().map_or(0, |span| span.start);
             report.add_at(at, "", error.message());
         }
+        overlay.apply(table.get_mut(), &report);
         let root = Section::root(&report, table.get_ref(), directory, env);
         let mut config = defaults;
         config.read_sections(&root);
         let mut with_files = Vec::new();
         for (number, section) in root.sections("upstream").iter().enumerate() {
-            if let Some(upstream) = upstreams::read(section) {
+            if let Some(mut upstream) = upstreams::read(section) {
                 let auth = section.section("auth");
+                upstream.digest = Some(reload::digest_of_upstream(&upstream, &auth.text_of_all()));
                 if auth::has_files(&auth) {
                     let files = upstream.auth_place.clone();
                     let files = files.unwrap_or_else(|| auth::files(&auth));
@@ -320,6 +393,9 @@ impl Config {
                 config.upstreams.push(upstream);
             }
             section.finish_with(auth::hint_for_upstream);
+        }
+        for (number, section) in (1..).zip(root.sections("policy")) {
+            config.policy.extend(policy::read(&section, number));
         }
         for section in root.sections("descriptors") {
             config.descriptors.extend(descriptors(&section));
@@ -337,6 +413,7 @@ impl Config {
             text: text.to_owned(),
             directory: directory.to_owned(),
             variables: variables.take(),
+            overlay: overlay.clone(),
         });
         if config.tls.is_some() || config.requires_token() {
             let snapshot = snapshot.clone();
@@ -353,6 +430,7 @@ impl Config {
             config.check_upstreams(&report);
         }
         config.warnings.extend(report.take_warnings());
+        config.digest = config.digest_of(text);
         report.finish(config)
     }
 
@@ -363,6 +441,9 @@ impl Config {
         self.server.read(&root.section("server"));
         self.read_watch(&root.section("watch"));
         self.read_log(&root.section("log"));
+        if let Some(audit) = root.optional_section("audit") {
+            self.read_audit(&audit);
+        }
     }
 
     /// Returns what the files of `[listen]` contain.
@@ -395,6 +476,7 @@ impl Config {
         }
         clients.flag_into("trust_forwarded_client_cert", &mut self.trusts_sidecar);
         clients.finish();
+        self.client_limits = ClientLimitSettings::read(&section.section("limits"));
         self.web = WebOptions::read(&section.section("web"));
         section.finish();
     }
@@ -440,6 +522,20 @@ impl Config {
             self.log.level = level.value;
         }
         section.finish();
+    }
+
+    fn read_audit(&mut self, section: &Section<'_>) {
+        let mut log = true;
+        section.flag_into("log", &mut log);
+        let file = section.new_path("file");
+        if !log && file.is_none() {
+            section.invalid(
+                "log",
+                "set `file`, or remove the key: audit lines go nowhere",
+            );
+        }
+        section.finish();
+        self.audit = Some(telemetry::AuditSettings { log, file });
     }
 
     /// Applies the environment variables, which take precedence over the file.
@@ -517,6 +613,16 @@ impl Config {
     /// Returns all problems of the annotations, or all upstreams of unknown families.
     pub fn contract(&self) -> Result<Contract, Vec<String>> {
         let contract = crate::contract::with_built_in(&self.descriptors)?;
+        self.check_families(&contract)?;
+        Ok(contract)
+    }
+
+    /// Checks that each upstream's family has methods in the contract.
+    ///
+    /// # Errors
+    ///
+    /// Returns all upstreams of unknown families.
+    pub(crate) fn check_families(&self, contract: &Contract) -> Result<(), Vec<String>> {
         let families: BTreeSet<&str> = contract.services().into_values().collect();
         let unknown = |upstream: &&upstream::Settings| !families.contains(&*upstream.family);
         let problems: Vec<String> = self
@@ -535,12 +641,55 @@ impl Config {
             })
             .collect();
         if problems.is_empty() {
-            return Ok(contract);
+            return Ok(());
         }
         // An rpc that is left out may be the cause.
         let warnings = contract.warnings();
         let warnings = warnings.iter().map(ToString::to_string);
         Err(problems.into_iter().chain(warnings).collect())
+    }
+
+    /// Returns whether each client has an identity.
+    pub fn authenticates_clients(&self) -> bool {
+        let mutual = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        mutual || self.requires_token() || self.trusts_sidecar
+    }
+
+    /// Compiles the rules; none without a rule.
+    ///
+    /// # Errors
+    ///
+    /// Returns the rules that name an upstream, an rpc, a field or a client token that does not
+    /// exist.
+    pub fn policy(&self, contract: &Contract) -> Result<Option<Policy>, Vec<Problem>> {
+        if self.policy.is_empty() {
+            return Ok(None);
+        }
+        let upstreams: Vec<&str> = self.upstreams.iter().map(|u| &*u.name).collect();
+        let tokens: Vec<&str> = self
+            .client_tokens
+            .iter()
+            .map(|token| &*token.name)
+            .collect();
+        let subject = Subject {
+            methods: &contract.methods(),
+            upstreams: &upstreams,
+            tokens: &tokens,
+        };
+        let policy = crate::policy::compile(&self.policy, subject);
+        policy.map(Some).map_err(|problems| {
+            let problem = |(index, key, problem): (usize, &str, String)| {
+                let place = &self.policy[index].place;
+                let (file, line) = place.rsplit_once(':').unwrap_or((place, ""));
+                Problem {
+                    file: file.to_owned(),
+                    line: line.parse().ok(),
+                    key: format!("policy.{key}"),
+                    problem,
+                }
+            };
+            problems.into_iter().map(problem).collect()
+        })
     }
 
     /// Returns whether clients must send a token of the gateway.
@@ -578,24 +727,26 @@ impl Config {
     /// Reports a gateway that holds credentials and serves unauthenticated clients beyond
     /// loopback.
     fn check_clients_authenticated(&self, root: &Section<'_>) {
-        let mutual = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-        let is_authenticated = mutual || self.requires_token() || self.trusts_sidecar;
-        if self.listen.ip().is_loopback() || is_authenticated {
-            return;
+        if let Some(problem) = self.unauthenticated_problem() {
+            root.invalid("listen", &problem);
+        }
+    }
+
+    /// Returns what is wrong with a gateway that holds credentials and serves unauthenticated
+    /// clients beyond loopback.
+    pub(crate) fn unauthenticated_problem(&self) -> Option<String> {
+        if self.listen.ip().is_loopback() || self.authenticates_clients() {
+            return None;
         }
         let holds = |auth: &Auth| !matches!(auth, Auth::Passthrough | Auth::None);
         let mut holding = self.upstreams.iter().filter(|u| holds(&u.auth));
-        if let Some(upstream) = holding.next() {
-            root.invalid(
-                "listen",
-                &format!(
-                    "any client that reaches {} could use the credentials of upstream {}: set \
-                     listen.tls.client_ca_file, listen.clients.tokens_file or listen.clients.jwt, \
-                     or listen on 127.0.0.1",
-                    self.listen, upstream.name
-                ),
-            );
-        }
+        let upstream = holding.next()?;
+        Some(format!(
+            "any client that reaches {} could use the credentials of upstream {}: set \
+             listen.tls.client_ca_file, listen.clients.tokens_file or listen.clients.jwt, or \
+             listen on 127.0.0.1",
+            self.listen, upstream.name
+        ))
     }
 }
 
