@@ -50,7 +50,8 @@ const MANUAL: &str = include_str!("../docs/drawbridge.1");
 #[command(name = "drawbridge", version)]
 struct Args {
     /// Configuration file, described in drawbridge.example.toml. Required by `serve` and
-    /// `check`, optional for `sandbox`, `coverage` and `protos`. Default: the value of DRAWBRIDGE_CONFIG.
+    /// `check`, optional for `sandbox`, `coverage` and `protos`; others read none. Default: the
+    /// value of DRAWBRIDGE_CONFIG.
     #[arg(long, short, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -122,6 +123,29 @@ enum Command {
     Complete(complete::Options),
 }
 
+impl Command {
+    /// Returns the name of a command that reads no configuration file.
+    fn without_config(&self) -> Option<&'static str> {
+        match self {
+            Self::Serve | Self::Check(_) | Self::Coverage | Self::Protos(_) => None,
+            #[cfg(feature = "sandbox")]
+            Self::Sandbox { .. } => None,
+            #[cfg(feature = "sandbox")]
+            Self::Examples { .. } => Some("examples"),
+            Self::Config(_) => Some("config"),
+            Self::Watch(_) => Some("watch"),
+            Self::Call(_) => Some("call"),
+            Self::Ls(_) => Some("ls"),
+            Self::Describe(_) => Some("describe"),
+            Self::Health(_) => Some("health"),
+            Self::Completions(_) => Some("completions"),
+            Self::Man => Some("man"),
+            Self::Token(_) => Some("token"),
+            Self::Complete(_) => Some(complete::COMMAND),
+        }
+    }
+}
+
 /// Why a command failed.
 #[derive(Debug)]
 pub enum Failure {
@@ -166,6 +190,15 @@ fn run_command() -> ExitCode {
         }
         Err(e) => e.exit(),
     };
+    if args.config.is_some()
+        && let Some(name) = args.command.as_ref().and_then(Command::without_config)
+    {
+        let problem = format!(
+            "--config: `{name}` reads no configuration file; serve, check, sandbox, coverage and \
+             protos do"
+        );
+        return fail(Failure::Usage(problem), Config::has_json_log(None, &env));
+    }
     // Not read by clap, which rejects a variable that is set but empty.
     let variable = || std::env::var_os("DRAWBRIDGE_CONFIG").filter(|path| !path.is_empty());
     let path = args.config.or_else(|| variable().map(PathBuf::from));
@@ -262,7 +295,8 @@ async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure>
         } => return sandbox::run(path, listen_beyond_loopback).await,
         #[cfg(feature = "sandbox")]
         Command::Examples { gateway, tls } => {
-            print(&quickstart::examples(&gateway, tls))?;
+            let examples = quickstart::examples(&gateway, tls);
+            print(&quickstart::as_started(&examples, &banner::program()))?;
         }
         Command::Check(options) => {
             let config = match load(path, "check") {

@@ -269,7 +269,7 @@ impl Config {
 
     fn read(path: &Path, defaults: Self, env: Env<'_>) -> Result<Self, Vec<Problem>> {
         let name = path.display().to_string();
-        match read_text(path) {
+        match read_content(path).and_then(text_of) {
             Ok(text) => {
                 let directory = path.parent().unwrap_or(Path::new(""));
                 Self::parse(&name, &text, directory, defaults, env)
@@ -648,24 +648,30 @@ fn non_empty(env: Env<'_>, name: &str) -> Option<String> {
         .filter(|v| !v.is_empty())
 }
 
-/// Reads a file of at most [`MAX_FILE_BYTES`].
-fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    let unreadable = |e: std::io::Error| format!("cannot read {}: {e}", path.display());
+/// Reads a file of at most [`MAX_FILE_BYTES`]. The error does not name it.
+fn read_content(path: &Path) -> Result<Vec<u8>, String> {
+    let unreadable = |e: std::io::Error| format!("cannot be read: {e}");
     let meta = std::fs::metadata(path).map_err(unreadable)?;
     if !meta.is_file() {
-        return Err(format!("{} is not a file", path.display()));
+        return Err("is not a file".to_owned());
     }
     if meta.len() > MAX_FILE_BYTES {
-        return Err(format!(
-            "{} is longer than {MAX_FILE_BYTES} bytes",
-            path.display()
-        ));
+        return Err(format!("is longer than {MAX_FILE_BYTES} bytes"));
     }
     std::fs::read(path).map_err(unreadable)
 }
 
+fn text_of(content: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(content).map_err(|_| "is not UTF-8 text".to_owned())
+}
+
+/// As [`read_content`], with the name of the file in the error.
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    read_content(path).map_err(|problem| format!("{} {problem}", path.display()))
+}
+
 fn read_text(path: &Path) -> Result<String, String> {
-    String::from_utf8(read_file(path)?).map_err(|_| "is not UTF-8 text".to_owned())
+    text_of(read_file(path)?)
 }
 
 #[cfg(test)]

@@ -6,10 +6,12 @@
 
 mod status;
 mod table;
+mod unknown_rpc;
 
 pub(crate) use status::{cut, head, visible};
 use table::Audience;
 pub(crate) use table::Retry;
+pub(crate) use unknown_rpc::unknown_rpc;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-// Calls each API of `drawbridge sandbox`, reads an error, and watches a stack to its end, also over
-// a restart of the gateway: go run . [STACK_NAME]
+// Calls each API of `drawbridge sandbox`, reads errors, and watches a stack to its end, also over a
+// restart of the gateway.
 package main
 
 import (
@@ -15,22 +15,26 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	drawbridge "drawbridge.example/go/drawbridge/v1"
-	automation "drawbridge.example/go/hitachi/automation/v1"
-	servicestage "drawbridge.example/go/huaweicloud/servicestage/v3"
-	orchestration "drawbridge.example/go/openstack/orchestration/v1"
+	jp1ao "drawbridge.example/go/hitachi/automation/v1"
+	stage "drawbridge.example/go/huaweicloud/servicestage/v3"
+	heat "drawbridge.example/go/openstack/orchestration/v1"
 )
 
-const template = `{"heat_template_version": "2018-08-31", "resources": {"server": {"type": "OS::Heat::TestResource"}}}`
+const (
+	name     = "shop-go"
+	template = `{"heat_template_version": "2018-08-31", "resources": {"server": {"type": "OS::Heat::TestResource"}}}`
+)
 
-func must(err error) {
+// must returns the response of a call, or ends the program.
+func must[T any](response T, err error) T {
 	if err != nil {
 		log.Fatal(err)
 	}
+	return response
 }
 
-// show prints the code of a failed call, its reason, and the fields that are invalid.
-func show(err error) {
+// show prints the code of a call that has failed, its reason, and the fields that are invalid.
+func show(_ any, err error) {
 	failed, _ := status.FromError(err)
 	fmt.Println("error:", failed.Code(), failed.Message())
 	for _, detail := range failed.Details() {
@@ -45,74 +49,54 @@ func show(err error) {
 	}
 }
 
-// watch prints the states of a stack until one is final, or until the stream fails.
-func watch(ctx context.Context, stacks orchestration.StackServiceClient, request *orchestration.WatchStackRequest) (drawbridge.Outcome, error) {
-	stream, err := stacks.WatchStack(ctx, request)
-	outcome := drawbridge.Outcome_OUTCOME_UNSPECIFIED
+// watch prints the states of a stack. Its error is io.EOF once one is final.
+func watch(stream heat.StackService_WatchStackClient, err error) error {
 	for err == nil {
-		var message *orchestration.WatchStackResponse
+		var message *heat.WatchStackResponse
 		if message, err = stream.Recv(); err == nil {
-			fmt.Println("watch:", message.Event.Type, message.Stack.GetStackStatusRaw())
-			outcome = message.Event.Outcome
+			fmt.Println("watch:", message.Event.Type, message.Stack.GetStackStatusRaw(), message.Event.Outcome)
 		}
 	}
-	return outcome, err
+	return err
 }
 
 func main() {
-	address, name := "127.0.0.1:50051", "shop-go"
+	address, background := "127.0.0.1:50051", context.Background()
 	if set := os.Getenv("DRAWBRIDGE_ADDR"); set != "" {
 		address = set
 	}
-	if len(os.Args) > 1 {
-		name = os.Args[1]
-	}
-	// Without TLS; with TLS, grpc.WithTransportCredentials.
-	channel, err := grpc.Dial(address, grpc.WithInsecure())
-	must(err)
-	stacks := orchestration.NewStackServiceClient(channel)
+	channel := must(grpc.Dial(address, grpc.WithInsecure())) // with TLS, grpc.WithTransportCredentials
+	stacks := heat.NewStackServiceClient(channel)
 
 	// The deadline of these calls. After it they fail with DeadlineExceeded.
-	ctx, done := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, done := context.WithTimeout(background, 10*time.Second)
 	defer done()
-	list, err := stacks.ListStacks(ctx, &orchestration.ListStacksRequest{})
-	must(err)
-	fmt.Println("openstack:", len(list.Stacks), "stacks")
-	applications, err := servicestage.NewApplicationServiceClient(channel).ListApplications(ctx, &servicestage.ListApplicationsRequest{})
-	must(err)
+	fmt.Println("openstack:", len(must(stacks.ListStacks(ctx, &heat.ListStacksRequest{})).Stacks), "stacks")
+	applications := must(stage.NewApplicationServiceClient(channel).ListApplications(ctx, &stage.ListApplicationsRequest{}))
 	fmt.Println("servicestage:", len(applications.Applications), "applications")
-	version, err := automation.NewProductInfoServiceClient(channel).GetVersion(ctx, &automation.GetVersionRequest{})
-	must(err)
-	fmt.Println("jp1ao:", version.Version.GetProductName(), version.Version.GetProductVersion())
+	version := must(jp1ao.NewProductInfoServiceClient(channel).GetVersion(ctx, &jp1ao.GetVersionRequest{})).Version
+	fmt.Println("jp1ao:", version.GetProductName(), version.GetProductVersion())
 
-	_, err = stacks.GetStack(ctx, &orchestration.GetStackRequest{}) // neither a name nor an id
-	show(err)
-	create := &orchestration.CreateStackRequest{StackName: name, TemplateAs: &orchestration.CreateStackRequest_Template{Template: template}}
-	if _, err = stacks.CreateStack(ctx, create); err != nil {
-		show(err) // it exists already
+	show(stacks.GetStack(ctx, &heat.GetStackRequest{})) // neither a name nor an id
+	create := &heat.CreateStackRequest{StackName: name, TemplateAs: &heat.CreateStackRequest_Template{Template: template}}
+	if created, err := stacks.CreateStack(ctx, create); err != nil {
+		show(created, err)
 	}
-
-	follow := &orchestration.WatchStackRequest{StackName: name, Follow: true} // has no end
-	short, done := context.WithTimeout(context.Background(), 500*time.Millisecond)
+	follow := &heat.WatchStackRequest{StackName: name, Follow: true} // has no end
+	short, done := context.WithTimeout(background, 500*time.Millisecond)
 	defer done()
-	_, err = watch(short, stacks, follow)
-	show(err)
-	cancelled, cancel := context.WithCancel(context.Background())
-	stream, err := stacks.WatchStack(cancelled, follow)
-	must(err)
-	_, err = stream.Recv()
-	must(err)
+	show(nil, watch(stacks.WatchStack(short, follow)))
+	cancelled, cancel := context.WithCancel(background)
+	stream := must(stacks.WatchStack(cancelled, follow))
+	must(stream.Recv())
 	cancel()
-	_, err = stream.Recv()
+	_, err := stream.Recv()
 	fmt.Println("cancelled:", status.Code(err))
 
 	for {
 		// A watch has no deadline: it lasts as long as the deployment.
-		outcome, err := watch(context.Background(), stacks, &orchestration.WatchStackRequest{StackName: name})
-		if err == io.EOF { // the state is final
-			if outcome != drawbridge.Outcome_OUTCOME_SUCCEEDED {
-				os.Exit(1)
-			}
+		err := watch(stacks.WatchStack(background, &heat.WatchStackRequest{StackName: name}))
+		if err == io.EOF {
 			return
 		}
 		if status.Code(err) != codes.Unavailable {

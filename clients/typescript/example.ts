@@ -1,5 +1,5 @@
-// Calls each API of `drawbridge sandbox`, reads an error, and watches a stack to its end, also over
-// a restart of the gateway: npm run example [STACK_NAME]
+// Calls each API of `drawbridge sandbox`, reads errors, and watches a stack to its end, also over a
+// restart of the gateway: npm run example
 import { setTimeout } from "node:timers/promises";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
@@ -9,10 +9,10 @@ import { ProductInfoService } from "./gen/hitachi/automation/v1/product_info_pb.
 import { ApplicationService } from "./gen/huaweicloud/servicestage/v3/application_pb.js";
 import { StackService } from "./gen/openstack/orchestration/v1/stack_pb.js";
 
+const stackName = "shop-typescript";
 const template = '{"heat_template_version": "2018-08-31", "resources": {"server": {"type": "OS::Heat::TestResource"}}}';
-const stackName = process.argv[2] ?? "shop-typescript";
 const baseUrl = `http://${process.env.DRAWBRIDGE_ADDR ?? "127.0.0.1:50051"}`;
-// Each call has a deadline, in milliseconds; after it, DeadlineExceeded.
+// Each call has a deadline, in milliseconds; after it, DeadlineExceeded. 0 is none.
 const transport = createGrpcTransport({ baseUrl, defaultTimeoutMs: 10_000 });
 const stacks = createClient(StackService, transport);
 
@@ -25,6 +25,12 @@ function show(reason: unknown) {
     for (const violation of bad.fieldViolations) console.log("  field:", violation.field, violation.description);
 }
 
+// Prints the states of a stack until one is final.
+async function watch(...call: Parameters<typeof stacks.watchStack>) {
+  for await (const { event, stack } of stacks.watchStack(...call))
+    console.log("watch:", WatchEventType[event!.type], stack?.stackStatusRaw, Outcome[event!.outcome]);
+}
+
 console.log("openstack:", (await stacks.listStacks({})).stacks.length, "stacks");
 const { applications } = await createClient(ApplicationService, transport).listApplications({});
 console.log("servicestage:", applications.length, "applications");
@@ -32,30 +38,19 @@ const { version } = await createClient(ProductInfoService, transport).getVersion
 console.log("jp1ao:", version?.productName, version?.productVersion);
 
 await stacks.getStack({}).catch(show); // neither a name nor an id
-await stacks.createStack({ stackName, templateAs: { case: "template", value: template } }).catch(show); // fails if it exists
-
+await stacks.createStack({ stackName, templateAs: { case: "template", value: template } }).catch(show);
+await watch({ stackName, follow: true }, { timeoutMs: 500 }).catch(show); // has no end
+const controller = new AbortController();
 try {
-  for await (const _ of stacks.watchStack({ stackName, follow: true }, { timeoutMs: 500 })); // has no end
-} catch (error) {
-  show(error);
-}
-const cancel = new AbortController();
-try {
-  const options = { signal: cancel.signal, timeoutMs: 0 };
-  for await (const _ of stacks.watchStack({ stackName, follow: true }, options)) cancel.abort();
+  for await (const _ of stacks.watchStack({ stackName, follow: true }, { signal: controller.signal })) controller.abort();
 } catch (error) {
   console.log("cancelled:", Code[ConnectError.from(error).code]);
 }
 
-let outcome = Outcome.UNSPECIFIED;
-for (let ended = false; !ended; ) {
+for (;;) {
   try {
-    // A watch has no deadline: it lasts as long as the deployment.
-    for await (const { event, stack } of stacks.watchStack({ stackName }, { timeoutMs: 0 })) {
-      console.log("watch:", WatchEventType[event!.type], stack?.stackStatusRaw);
-      outcome = event!.outcome;
-    }
-    ended = true; // the stream ends without an error once the state is final
+    await watch({ stackName }, { timeoutMs: 0 });
+    break; // the stream ends without an error once the state is final
   } catch (error) {
     // A connection that breaks is Canceled for connect-node.
     if (![Code.Unavailable, Code.Canceled].includes(ConnectError.from(error).code)) throw error;
@@ -63,4 +58,3 @@ for (let ended = false; !ended; ) {
     await setTimeout(1000);
   }
 }
-process.exit(outcome === Outcome.SUCCEEDED ? 0 : 1);

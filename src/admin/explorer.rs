@@ -13,18 +13,24 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{self, Body};
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request};
 use axum::http::{Response, StatusCode};
 use axum::routing::{get, post};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
 use prost_reflect::{DescriptorPool, MessageDescriptor, MethodDescriptor};
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::guard::Guard;
-use super::response::{checked, json, problem};
+use super::response::{checked, json, other_method, problem};
 use crate::config::Config;
 use crate::contract::{BUILT_IN, Contract};
+use crate::downstream::ClientKey;
+use crate::error::unknown_rpc;
+use crate::memory::{Memory, MemoryBudget, Reservation};
 use call::CallRequest;
 use drawbridge_transcoder::contract::CanonicalJson;
 
@@ -36,6 +42,10 @@ const IDLE_TIME: Duration = Duration::from_secs(300);
 
 /// The time in which a visitor must have sent a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often a request is in memory until it is sent: its text, the texts of its messages, and what
+/// is read of them.
+const REQUEST_COPIES: usize = 3;
 
 /// The gateway's own methods that the explorer lists.
 const OWN_METHODS: [&str; 1] = ["drawbridge.v1.GatewayService/ListUpstreams"];
@@ -51,6 +61,16 @@ pub struct Explorer {
     pools: Mutex<Option<Arc<Pools>>>,
     uses: AtomicU64,
     calls: Arc<Semaphore>,
+    /// That of all visitors, who count as one client.
+    memory: Memory,
+}
+
+/// What a call of a visitor holds until it ends.
+#[derive(Debug)]
+struct CallPermit {
+    _slot: OwnedSemaphorePermit,
+    /// For the request.
+    memory: Reservation,
 }
 
 /// How the gRPC listener is reached.
@@ -161,12 +181,13 @@ struct Named {
 
 impl Explorer {
     /// Lists these methods, given as gRPC paths, with the names of the upstreams that serve
-    /// them.
+    /// them. Requests and responses draw from this budget.
     pub fn new(
         contract: &Contract,
         methods: impl IntoIterator<Item = (String, Vec<String>)>,
         connection: Connection,
         max_request_bytes: usize,
+        budget: &MemoryBudget,
     ) -> Self {
         let sets = contract.descriptor_sets().iter();
         let own = OWN_METHODS.map(|name| (name.to_owned(), Vec::new()));
@@ -183,6 +204,7 @@ impl Explorer {
             pools: Mutex::default(),
             uses: AtomicU64::new(0),
             calls: Arc::new(Semaphore::new(MAX_CALLS)),
+            memory: budget.open(ClientKey::default().digest()),
         }
     }
 
@@ -191,14 +213,17 @@ impl Explorer {
         let services = self.clone();
         let method = self.clone();
         let read = Router::new()
-            .route("/api/services", get(async move || services.list().await))
+            .route(
+                "/api/services",
+                get(async move || services.list().await).fallback(other_method),
+            )
             .route(
                 "/api/method",
-                get(async move |named: Query<Named>| method.describe(&named.name).await),
+                get(async move |named| method.describe(named).await).fallback(other_method),
             );
         let call = Router::new().route(
             "/api/call",
-            post(async move |request| self.call(request).await),
+            post(async move |request| self.call(request).await).fallback(other_method),
         );
         checked(read, guard, Guard::check_api).merge(checked(call, guard, Guard::check_call))
     }
@@ -254,7 +279,15 @@ impl Explorer {
         }
     }
 
-    async fn describe(self: &Arc<Self>, name: &str) -> Response<Body> {
+    async fn describe(
+        self: &Arc<Self>,
+        named: Result<Query<Named>, QueryRejection>,
+    ) -> Response<Body> {
+        let Ok(Query(Named { name })) = named else {
+            let text = "name a method: /api/method?name=package.Service/Method";
+            return problem(StatusCode::BAD_REQUEST, text);
+        };
+        let name = &*name;
         let pools = match self.pools().await {
             Ok(pools) => pools,
             Err(response) => return response,
@@ -264,8 +297,46 @@ impl Explorer {
             .filter(|_| self.methods.contains_key(name))
         {
             Some((method, _)) => json(&describe::request(&method)),
-            None => unknown_method(),
+            None => self.unknown_method(name),
         }
+    }
+
+    /// Explains a method that the explorer does not list, with a similar one.
+    fn unknown_method(&self, name: &str) -> Response<Body> {
+        let known = self.methods.keys().map(|name| &**name);
+        let page = ("this page", "the explorer lists its services");
+        let text = unknown_rpc(page, &format!("/{name}"), known);
+        problem(StatusCode::NOT_FOUND, &text)
+    }
+
+    /// Reads a request, which draws from the memory budget while it arrives.
+    async fn read(
+        &self,
+        mut body: Body,
+        max_bytes: usize,
+    ) -> Result<(Bytes, Reservation), Response<Body>> {
+        let mut reservation = self.memory.empty();
+        let mut bytes = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let broken = |_| problem(StatusCode::BAD_REQUEST, "the request is incomplete");
+            let Ok(data) = frame.map_err(broken)?.into_data() else {
+                continue;
+            };
+            let length = bytes.len() + data.len();
+            if length > max_bytes {
+                let text = "the request is too long (setting server.max_request_bytes)";
+                return Err(problem(StatusCode::PAYLOAD_TOO_LARGE, text));
+            }
+            // The buffer doubles.
+            let held = reservation.resize(2 * REQUEST_COPIES * length);
+            held.map_err(|_| {
+                let text = "the gateway has no memory for the request (setting \
+                            server.max_memory_bytes): try again later";
+                problem(StatusCode::SERVICE_UNAVAILABLE, text)
+            })?;
+            bytes.extend_from_slice(&data);
+        }
+        Ok((bytes.freeze(), reservation))
     }
 
     async fn call(self: &Arc<Self>, request: Request) -> Response<Body> {
@@ -273,17 +344,21 @@ impl Explorer {
             return problem(StatusCode::FORBIDDEN, why);
         }
         // Held while the request is read, which takes memory.
-        let Ok(permit) = self.calls.clone().try_acquire_owned() else {
+        let Ok(slot) = self.calls.clone().try_acquire_owned() else {
             let text = format!("visitors of this page have {MAX_CALLS} calls open: stop one");
             return problem(StatusCode::TOO_MANY_REQUESTS, &text);
         };
         // Base64 makes a file a third longer.
         let max_bytes = self.max_request_bytes.saturating_mul(2);
-        let body = body::to_bytes(request.into_body(), max_bytes);
-        let body = match tokio::time::timeout(REQUEST_TIMEOUT, body).await {
-            Ok(Ok(body)) => body,
-            Ok(Err(_)) => return problem(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long"),
+        let read = self.read(request.into_body(), max_bytes);
+        let (body, memory) = match tokio::time::timeout(REQUEST_TIMEOUT, read).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(response)) => return response,
             Err(_) => return problem(StatusCode::REQUEST_TIMEOUT, "the request has not arrived"),
+        };
+        let mut permit = CallPermit {
+            _slot: slot,
+            memory,
         };
         let request: CallRequest = match serde_json::from_slice(&body) {
             Ok(request) => request,
@@ -294,22 +369,23 @@ impl Explorer {
             Err(response) => return response,
         };
         if !self.methods.contains_key(&request.method) {
-            return unknown_method();
+            return self.unknown_method(&request.method);
         }
+        let name = request.method.clone();
         let read = pools.clone();
         let prepared = tokio::task::spawn_blocking(move || {
             let (method, pool) = read.method(&request.method)?;
             Some(request.prepare(&method, pool.json()))
         });
         match prepared.await {
-            Ok(Some(Ok(prepared))) => prepared.run(self.connection.clone(), pools, permit),
+            Ok(Some(Ok(prepared))) => {
+                // Less is never an error. The messages stay until the call ends.
+                let _ = permit.memory.resize(body.len());
+                prepared.run(self.connection.clone(), pools, permit, self.memory.clone())
+            }
             Ok(Some(Err(text))) => problem(StatusCode::BAD_REQUEST, &text),
-            Ok(None) => unknown_method(),
+            Ok(None) => self.unknown_method(&name),
             Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         }
     }
-}
-
-fn unknown_method() -> Response<Body> {
-    problem(StatusCode::NOT_FOUND, "this gateway serves no such method")
 }

@@ -26,8 +26,8 @@ const fn forbidden(problem: &'static str) -> Rejection {
 }
 
 const FOREIGN_HOST: Rejection = forbidden(
-    "the page is served to the names of loopback and to the address that the gateway is \
-     configured with: use one of them, or an IP address",
+    "this host is not one of the page: use http://localhost, the loopback address, or the address of \
+     listen.admin, each with the port; from another machine, forward the port to it",
 );
 const FOREIGN_SITE: Rejection = forbidden("requests of other websites are not served");
 const NO_PAGE_HEADER: Rejection = forbidden("send the header x-drawbridge-page: 1");

@@ -8,20 +8,23 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::middleware;
-use axum::routing::get;
+use axum::routing::{any, get};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest;
 
 use super::explorer::Explorer;
 use super::guard::Guard;
-use super::response::{checked, json, respond};
+use super::response::{checked, json, other_method, problem, respond};
 use super::status::Status;
 
 /// What the browser may do: load the files of this listener, and fetch from it.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
      img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'; require-trusted-types-for 'script'";
+
+/// The response to other paths below `/api`.
+const UNKNOWN_API: &str = "there is /api/status, /api/services, /api/method and /api/call";
 
 /// Headers of every response.
 const HEADERS: [(&str, &str); 7] = [
@@ -104,7 +107,13 @@ impl Page {
             files = files.route(file.path, get(serve));
         }
         let status = self.status.clone();
-        let api = Router::new().route("/api/status", get(async move || json(&status())));
+        let unknown = async || problem(StatusCode::NOT_FOUND, UNKNOWN_API);
+        let api = Router::new()
+            .route(
+                "/api/status",
+                get(async move || json(&status())).fallback(other_method),
+            )
+            .route("/api/{*rest}", any(unknown));
         checked(files, guard, Guard::check_host)
             .merge(checked(api, guard, Guard::check_api))
             .merge(self.explorer.routes(guard))

@@ -38,6 +38,12 @@ pub(super) fn problem(status: StatusCode, problem: &str) -> Response<Body> {
     respond(status, "application/json", text)
 }
 
+/// Returns the response to a request whose method the path does not have.
+pub(super) async fn other_method() -> Response<Body> {
+    let text = "calls are POST requests, all others GET";
+    problem(StatusCode::METHOD_NOT_ALLOWED, text)
+}
+
 fn rejected(rejection: Rejection) -> Response<Body> {
     problem(rejection.status, rejection.problem)
 }

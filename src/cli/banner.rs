@@ -1,5 +1,5 @@
-//! The banner of `drawbridge serve` and `drawbridge sandbox`: what is listening, and two calls
-//! to paste. At most eight lines of 80 columns.
+//! The banner of `drawbridge serve` and `drawbridge sandbox`: what is listening, and a call to paste,
+//! with `drawbridge` and with grpcurl. At most eight lines of 80 columns.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,41 +9,61 @@ use crate::config::Config;
 /// Width of the terminal.
 const MAX_COLUMNS: usize = 80;
 
-/// The flags with which grpcurl calls a gateway.
-#[derive(Clone, Debug)]
-pub(super) struct GrpcurlFlags(String);
+/// What `drawbridge call` calls by default.
+const DEFAULT_GATEWAY: &str = "127.0.0.1:50051";
 
-impl GrpcurlFlags {
-    /// Returns the flags for a gateway with this configuration. The certificate of a sandbox
-    /// is not verified: it is usually self-signed.
+/// How clients at a terminal call a gateway.
+#[derive(Clone, Debug)]
+pub(super) struct ClientFlags {
+    grpcurl: String,
+    /// What precedes `drawbridge`, and what follows the arguments of the call.
+    drawbridge: (&'static str, String),
+}
+
+impl ClientFlags {
+    /// Returns the flags for a gateway with this configuration. grpcurl does not verify the
+    /// certificate of a sandbox: it is usually self-signed.
     pub(super) fn new(config: &Config) -> Self {
-        let mut flags = match (&config.tls, config.sandbox) {
+        let mut grpcurl = match (&config.tls, config.sandbox) {
             (None, _) => "-plaintext",
             (Some(_), true) => "-insecure",
             (Some(_), false) => "-cacert ca.pem",
         }
         .to_owned();
-        if config
-            .tls
-            .as_ref()
-            .is_some_and(|tls| tls.client_ca.is_some())
-        {
-            flags += " -cert me.pem -key me.key";
+        let mut drawbridge = match config.tls {
+            None => "",
+            Some(_) => "--ca ca.pem",
         }
-        if config.requires_token() {
-            flags += " -H \"drawbridge-token: $T\"";
+        .to_owned();
+        let tls = config.tls.as_ref();
+        if tls.is_some_and(|tls| tls.client_ca.is_some()) {
+            grpcurl += " -cert me.pem -key me.key";
+            drawbridge += " --cert me.pem --key me.key";
         }
-        Self(flags)
+        let needs_token = config.requires_token();
+        if needs_token {
+            grpcurl += " -H \"drawbridge-token: $T\"";
+        }
+        let before = if needs_token {
+            "DRAWBRIDGE_TOKEN=$T "
+        } else {
+            ""
+        };
+        Self {
+            grpcurl,
+            drawbridge: (before, drawbridge),
+        }
     }
 }
 
-/// Returns the banner. The first line of a sandbox says that it is one.
+/// Returns the banner. The first line of a sandbox says that it is one. `program` is what
+/// `drawbridge` was started as, so that the lines run as pasted.
 pub(super) fn banner(
     is_sandbox: bool,
     grpc: SocketAddr,
     admin: Option<SocketAddr>,
     has_page: bool,
-    flags: &GrpcurlFlags,
+    (program, flags): (&str, &ClientFlags),
 ) -> String {
     let mut text = String::new();
     if is_sandbox {
@@ -59,23 +79,60 @@ pub(super) fn banner(
         );
     }
     text += match is_sandbox {
-        true => "Paste into another terminal (`drawbridge examples` prints more):\n",
-        false => "Paste into another terminal:\n",
+        true => "Paste into another terminal; `examples` prints more; grpcurl if installed:\n",
+        false => "Paste into another terminal; grpcurl if it is installed:\n",
     };
     let address = reachable(grpc);
     let call = match is_sandbox {
-        true => "hitachi.automation.v1.TaskService/ListTasks",
-        false => "drawbridge.v1.GatewayService/ListUpstreams",
+        true => "TaskService/ListTasks",
+        false => "GatewayService/ListUpstreams",
     };
-    for call in ["list", call] {
-        let line = format!("  grpcurl {} {address} {call}", flags.0);
-        if line.len() <= MAX_COLUMNS {
-            let _ = writeln!(text, "{line}");
-        } else {
-            let _ = writeln!(text, "  grpcurl {} \\\n    {address} {call}", flags.0);
-        }
-    }
+    let (before, after) = &flags.drawbridge;
+    let scheme = if after.is_empty() { "" } else { "https://" };
+    let gateway = match after.is_empty() && address.to_string() == DEFAULT_GATEWAY {
+        true => String::new(),
+        false => format!("--gateway {scheme}{address}"),
+    };
+    let start = format!("{before}{program}");
+    push_command(
+        &mut text,
+        &[&start, &format!("call {call}"), &gateway, after],
+    );
+    let start = format!("grpcurl {}", flags.grpcurl);
+    push_command(&mut text, &[&start, &format!("{address} list")]);
     text
+}
+
+/// Appends a command, continued on a line that is indented where it is too long.
+fn push_command(text: &mut String, parts: &[&str]) {
+    let mut line = String::new();
+    let mut parts = parts.iter().filter(|part| !part.is_empty()).peekable();
+    while let Some(part) = parts.next() {
+        let continuation = if parts.peek().is_some() { 2 } else { 0 };
+        if !line.is_empty() && line.len() + 1 + part.len() + continuation > MAX_COLUMNS {
+            let _ = writeln!(text, "{line} \\");
+            line = "   ".to_owned();
+        }
+        line = match line.is_empty() {
+            true => format!("  {part}"),
+            false => format!("{line} {part}"),
+        };
+    }
+    let _ = writeln!(text, "{line}");
+}
+
+/// Returns what this program was started as; its name where a shell finds it by that.
+pub(super) fn program() -> String {
+    let started_as = std::env::args().next().unwrap_or_default();
+    match started_as.contains('/') && started_as.chars().all(is_plain) {
+        true => started_as,
+        false => "drawbridge".to_owned(),
+    }
+}
+
+/// Returns whether a shell reads the character as it is.
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "/._-+".contains(c)
 }
 
 /// Returns an address that a client on this machine can connect to.
@@ -107,6 +164,22 @@ mod tests {
             for (tls, with_token, want) in [
                 (None, false, "  grpcurl -plaintext 127.0.0.1:50051 list\n"),
                 (None, true, "-plaintext -H \"drawbridge-token: $T\" 127"),
+                (None, false, "  target/release/drawbridge call "),
+                (
+                    None,
+                    true,
+                    "  DRAWBRIDGE_TOKEN=$T target/release/drawbridge ",
+                ),
+                (
+                    tls(None),
+                    false,
+                    " --gateway https://127.0.0.1:50051 --ca ca.pem\n",
+                ),
+                (
+                    tls(Some(b"ca")),
+                    false,
+                    " --ca ca.pem --cert me.pem --key me.key\n",
+                ),
                 (tls(None), false, " 127.0.0.1:50051 list\n"),
                 (tls(Some(b"ca")), false, " -cert me.pem -key me.key 127"),
                 (
@@ -123,7 +196,9 @@ mod tests {
                     config.client_tokens = vec!["secret".into()];
                 }
                 let grpc = SocketAddr::from(([0, 0, 0, 0], 50_051));
-                let text = banner(sandbox, grpc, admin, sandbox, &GrpcurlFlags::new(&config));
+                let flags = ClientFlags::new(&config);
+                let program = "target/release/drawbridge";
+                let text = banner(sandbox, grpc, admin, sandbox, (program, &flags));
                 assert!(text.contains(want), "{text}");
                 assert_eq!(
                     text.contains(":50052/ (a page), /metrics"),

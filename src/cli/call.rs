@@ -1,17 +1,17 @@
 //! `drawbridge call`: calls any rpc of a running gateway with JSON.
 //!
-//! `file` sends and receives files, `resource_name` finds the names that `-o name` prints.
+//! `file` sends and receives files.
 
 mod file;
-mod resource_name;
 
 use std::error::Error as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
 use prost::Message as _;
-use prost_reflect::MethodDescriptor;
+use prost_reflect::{DynamicMessage, MethodDescriptor};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -20,19 +20,19 @@ use tonic::{Code, Status, Streaming};
 
 use super::client::failure::Failure;
 use super::client::gateway::Gateway;
-use super::client::options::ConnectionOptions;
+use super::client::options::{ConnectionOptions, UpstreamOption};
 use super::client::reflection::Api;
 use super::client::text::{escape_json, sanitize};
-use super::client::{duration, exit_code, names, proto_json, request, variable};
+use super::client::{duration, exit_code, names, proto_json, request, resource_name, variable};
 use crate::server::WireCodec;
 use file::{Download, Messages, Upload};
 
 /// How long the gateway may take to respond after `--timeout` that the deadline has passed.
 const DEADLINE_GRACE: Duration = Duration::from_secs(2);
-/// The deadline has passed, and the gateway has not said so.
-const EXPIRED: &str = "DEADLINE_EXCEEDED: no response within --timeout";
 /// Response metadata with the paths of rounded numbers.
 const INEXACT: &str = "drawbridge-inexact";
+/// Response metadata with the encoded details of the status, which are printed as lines.
+const DETAILS: &str = "grpc-status-details-bin";
 
 /// Arguments of `drawbridge call`.
 #[derive(Args, Clone, Debug)]
@@ -59,22 +59,25 @@ pub struct Options {
     /// The same as JSON; may be repeated.
     #[arg(long = "data", short, value_name = "JSON|@FILE")]
     data: Vec<String>,
-    /// The file to upload, or - for standard input.
+    /// The file to upload, or - for standard input. The request has its name, unless it names
+    /// another one.
     #[arg(long, value_name = "FILE")]
     data_file: Option<String>,
     /// json (default): responses in the JSON mapping of protobuf, streams with one line per
-    /// message. name: the identifiers of the resources in them. For a download the file to
-    /// write, or - for standard output.
+    /// message. name: the identifiers of the resources in them, or else in the request, as the
+    /// next command takes them. For a download the file to write, or - for standard output.
     #[arg(long, short, value_name = "json|name|FILE")]
     output: Option<String>,
     /// Deadline: 90 (seconds), 30s, 10m or 1h30m. Default: that of the gateway.
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     timeout: Option<Duration>,
-    /// Print the response metadata to standard error.
+    /// Print the response metadata to standard error, also of an error.
     #[arg(long, short)]
     verbose: bool,
     #[command(flatten)]
     connection: ConnectionOptions,
+    #[command(flatten)]
+    upstream: UpstreamOption,
 }
 
 /// Calls the rpc, and returns the exit code.
@@ -86,8 +89,9 @@ pub async fn run(options: &Options) -> u8 {
             None => std::future::pending().await,
         }
     };
+    let responses = AtomicU64::new(0);
     tokio::select! {
-        result = call(options, deadline) => match result {
+        result = call(options, deadline, &responses) => match result {
             Ok(code) => code,
             Err(failure) => {
                 failure.print();
@@ -95,11 +99,21 @@ pub async fn run(options: &Options) -> u8 {
             }
         },
         () = expired => {
-            super::print_error(EXPIRED);
+            super::print_error(&expired_text(responses.load(Ordering::Relaxed)));
             exit_code::TIMED_OUT
         }
         _ = tokio::signal::ctrl_c() => exit_code::INTERRUPTED,
     }
+}
+
+/// Says that the deadline has passed, where the gateway has not said so.
+fn expired_text(responses: u64) -> String {
+    let responses = match responses {
+        0 => "no response".to_owned(),
+        1 => "the call has not ended, after one response,".to_owned(),
+        count => format!("the call has not ended, after {count} responses,"),
+    };
+    format!("DEADLINE_EXCEEDED: {responses} within --timeout")
 }
 
 /// What the command writes.
@@ -109,16 +123,22 @@ enum Format {
     Name,
 }
 
-async fn call(options: &Options, deadline: Option<Instant>) -> Result<u8, Failure> {
+async fn call(
+    options: &Options,
+    deadline: Option<Instant>,
+    responses: &AtomicU64,
+) -> Result<u8, Failure> {
+    names::check(&options.method)?;
     let gateway = Gateway::connect(&options.connection, &variable).await;
-    let gateway = gateway.map_err(Failure::unknown)?;
+    let mut gateway = gateway.map_err(Failure::unknown)?;
     let api = Api::load(&gateway, Some(&options.method)).await?;
     let method = names::method(&api, &options.method)?;
+    gateway.set_upstream(options.upstream.of(&method)?)?;
     let (format, download) = output(options, &method)?;
     let requests = request::all(&method.input(), &options.requests, &options.data).await?;
     let upload = match &options.data_file {
         Some(path) => Some(
-            Upload::open(&method, path)
+            Upload::open(&method, path, requests.first())
                 .await
                 .map_err(Failure::unknown)?,
         ),
@@ -131,6 +151,7 @@ async fn call(options: &Options, deadline: Option<Instant>) -> Result<u8, Failur
         has_timeout: options.timeout.is_some(),
         verbose: options.verbose,
         format,
+        responses,
     };
     // The messages of one call, or a call each.
     let calls: Vec<Vec<_>> = match method.is_client_streaming() {
@@ -145,6 +166,8 @@ async fn call(options: &Options, deadline: Option<Instant>) -> Result<u8, Failur
     for messages in calls {
         let (upload, download) = files.take().unwrap_or_default();
         let (failed, failure) = oneshot::channel();
+        let request = messages.first().cloned();
+        responses.store(0, Ordering::Relaxed);
         let messages: Messages = match upload {
             Some(upload) => upload.messages(messages, failed),
             None => {
@@ -155,7 +178,7 @@ async fn call(options: &Options, deadline: Option<Instant>) -> Result<u8, Failur
             }
         };
         let result = tokio::select! {
-            result = call.run(messages, download) => result,
+            result = call.run(messages, request, download) => result,
             Ok(problem) = failure => Err(Failure::unknown(problem)),
         };
         codes.push(match result {
@@ -177,7 +200,17 @@ fn output(
     let output = options.output.as_deref();
     match (output, Download::of(method)) {
         (Some("json"), _) => Ok((Format::Json, None)),
-        (Some("name"), _) => Ok((Format::Name, None)),
+        (Some("name"), Some(_)) => Err(Failure::unknown(format!(
+            "-o name: {} is a download, without names; write a file called name as ./name",
+            names::short_name(method)
+        ))),
+        (Some("name"), None) if !resource_name::has_names(method) => {
+            Err(Failure::unknown(format!(
+                "-o name: {} has no resource with a name: write json",
+                names::short_name(method)
+            )))
+        }
+        (Some("name"), None) => Ok((Format::Name, None)),
         (path, Some(download)) => Ok((Format::Json, Some(download.to(path)))),
         (None, None) => Ok((Format::Json, None)),
         (Some(other), None) => Err(Failure::unknown(format!(
@@ -196,10 +229,17 @@ struct Call<'c> {
     has_timeout: bool,
     verbose: bool,
     format: Format,
+    /// How many messages of the response have arrived.
+    responses: &'c AtomicU64,
 }
 
 impl Call<'_> {
-    async fn run(&self, messages: Messages, download: Option<Download>) -> Result<(), Failure> {
+    async fn run(
+        &self,
+        messages: Messages,
+        request_message: Option<DynamicMessage>,
+        download: Option<Download>,
+    ) -> Result<(), Failure> {
         let mut request = self.gateway.request(messages);
         if let Some(deadline) = self.deadline {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -210,7 +250,8 @@ impl Call<'_> {
         let mut grpc = self.gateway.grpc();
         if let Err(e) = grpc.ready().await {
             let problem = super::client::gateway::last_cause(&e);
-            return Err(Failure::unknown(format!("UNAVAILABLE: {problem}")));
+            let problem = format!("the connection to the gateway has failed: {problem}");
+            return Err(Failure::unknown(problem));
         }
         let response = grpc.streaming(request, path, WireCodec::stream()).await;
         let response = match response {
@@ -222,7 +263,10 @@ impl Call<'_> {
         let mut responses = response.into_inner();
         match download {
             Some(download) => self.save(download, &mut responses).await?,
-            None => self.show(&mut responses).await?,
+            None => {
+                let request = request_message.as_ref();
+                self.show(&mut responses, request).await?;
+            }
         }
         if self.verbose
             && let Ok(Some(trailers)) = responses.trailers().await
@@ -233,12 +277,16 @@ impl Call<'_> {
     }
 
     /// Prints the messages of the response. A unary response has exactly one.
-    async fn show(&self, responses: &mut Streaming<Bytes>) -> Result<(), Failure> {
+    async fn show(
+        &self,
+        responses: &mut Streaming<Bytes>,
+        request: Option<&DynamicMessage>,
+    ) -> Result<(), Failure> {
         let mut count = 0_u64;
         let is_stream = self.method.is_server_streaming();
         while let Some(message) = self.next(responses).await? {
             count += 1;
-            let text = self.text(&message, is_stream)?;
+            let text = self.text(&message, request, is_stream)?;
             if !super::print_text(&text) {
                 // A reader such as `head` has seen enough.
                 return Ok(());
@@ -254,22 +302,31 @@ impl Call<'_> {
 
     async fn next(&self, responses: &mut Streaming<Bytes>) -> Result<Option<Bytes>, Failure> {
         match responses.message().await {
-            Ok(message) => Ok(message),
+            Ok(message) => {
+                self.responses.fetch_add(1, Ordering::Relaxed);
+                Ok(message)
+            }
             Err(status) => Err(self.failure(&status).await),
         }
     }
 
-    fn text(&self, message: &Bytes, is_stream: bool) -> Result<String, Failure> {
+    fn text(
+        &self,
+        message: &Bytes,
+        request: Option<&DynamicMessage>,
+        is_stream: bool,
+    ) -> Result<String, Failure> {
         let output = self.method.output();
-        let value = proto_json::of(&output, message);
-        let value = value.ok_or_else(|| {
-            Failure::unknown("the response does not match the descriptors of the gateway")
-        })?;
+        let mismatch =
+            || Failure::unknown("the response does not match the descriptors of the gateway");
+        let value = proto_json::of(&output, message).ok_or_else(mismatch)?;
         Ok(match self.format {
-            Format::Name => resource_name::of(&output, message)
-                .iter()
-                .map(|name| sanitize(name) + "\n")
-                .collect(),
+            Format::Name => {
+                let response = DynamicMessage::decode(output, message.clone());
+                let response = response.map_err(|_| mismatch())?;
+                let names = resource_name::of_call(self.method, request, &response);
+                names.iter().map(|name| sanitize(name) + "\n").collect()
+            }
             Format::Json if is_stream => escape_json(&value.to_string()) + "\n",
             Format::Json => escape_json(&format!("{value:#}")) + "\n",
         })
@@ -300,13 +357,16 @@ impl Call<'_> {
             cause = error.source();
         }
         let is_expired = is_local || status.code() == Code::DeadlineExceeded;
+        if self.verbose {
+            print_metadata(status.metadata());
+        }
         Failure {
             code: match is_expired && self.has_timeout {
                 true => exit_code::TIMED_OUT,
                 false => exit_code::of_status(status),
             },
             lines: match is_local {
-                true => vec![EXPIRED.to_owned()],
+                true => vec![expired_text(self.responses.load(Ordering::Relaxed))],
                 false => self.gateway.describe(status).await,
             },
         }
@@ -330,6 +390,7 @@ fn print_metadata(metadata: &MetadataMap) {
             KeyAndValueRef::Ascii(key, value) => {
                 format!("{key}: {}", value.to_str().unwrap_or_default())
             }
+            KeyAndValueRef::Binary(key, _) if key == DETAILS => continue,
             KeyAndValueRef::Binary(key, value) => format!(
                 "{key}: {} bytes",
                 value.to_bytes().unwrap_or_default().len()

@@ -3,7 +3,7 @@
 //! In reading order: `options` has the arguments of a connection, `gateway` connects,
 //! `reflection` reads the services and types of the gateway, `names` finds an rpc or a type by a
 //! short name, `request` reads JSON into a message, `proto_json` writes messages as JSON,
-//! `comments` and `rules` read comments and annotations, `failure` describes the status of a
+//! `resource_name` finds the names of resources in them, `comments` and `rules` read comments and annotations, `failure` describes the status of a
 //! failed call, `diagnosis` says why a gateway cannot be reached, `exit_code` has the exit codes.
 
 pub(super) mod comments;
@@ -17,6 +17,7 @@ pub(super) mod options;
 pub(super) mod proto_json;
 pub(super) mod reflection;
 pub(super) mod request;
+pub(super) mod resource_name;
 pub(super) mod rules;
 pub(super) mod text;
 

@@ -282,7 +282,6 @@ impl<'c> CommandLine<'c> {
         let last = |name: &str| all(name).last().map(|value| (*value).to_owned());
         ConnectionOptions {
             gateway: last("gateway"),
-            upstream: None,
             metadata: all("metadata").into_iter().map(str::to_owned).collect(),
             ca: last("ca").map(Into::into),
             cert: last("cert").map(Into::into),
@@ -296,8 +295,20 @@ fn takes_value(arg: &clap::Arg) -> bool {
     matches!(arg.get_action(), ArgAction::Set | ArgAction::Append)
 }
 
+/// Returns the values of an argument: those that it is limited to, or the words in lower case of
+/// a name such as `json|name|FILE`.
 fn values(arg: &clap::Arg) -> Vec<Candidate> {
     let values = arg.get_possible_values();
+    if values.is_empty() {
+        let names = arg.get_value_names().unwrap_or_default();
+        let words = names.iter().flat_map(|name| name.split('|'));
+        let is_word = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase());
+        return words
+            .filter(|word| word.contains(char::is_alphabetic))
+            .filter(is_word)
+            .map(|word| Candidate::new(word, ""))
+            .collect();
+    }
     let values = values.iter().filter(|value| !value.is_hide_set());
     let values = values.map(|value| {
         let help = value
@@ -386,6 +397,15 @@ mod tests {
             ("watch stack shop --ti", &["--timeout"]),
             ("ls -o ", &["json", "name"]),
             ("ls --output j", &["json"]),
+            ("call -o ", &["json", "name"]),
+            ("call --output n", &["name"]),
+            ("call -o templ", &[]),
+            ("call -d ", &[]),
+            ("config example key", &["keystone"]),
+            (
+                "config example a",
+                &["application_credential", "ak_sk", "all"],
+            ),
             ("watch --output n", &["name"]),
             ("call --gateway ", &[]),
             ("config e", &["example"]),

@@ -1,6 +1,7 @@
 //! `drawbridge config example`: configuration files to begin with.
 
 use clap::Subcommand;
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 
 use super::Failure;
 use crate::spelling::nearest;
@@ -50,11 +51,37 @@ pub(super) enum ConfigCommand {
     /// they come from (cloud, from_env); or `all`, for every key. Default: the minimal file.
     Example {
         /// The example.
-        #[arg(value_name = "KIND", default_value = DEFAULT)]
+        #[arg(value_name = "KIND", default_value = DEFAULT, hide_possible_values = true,
+            value_parser = names())]
         kind: String,
     },
     /// Print a JSON Schema of the configuration file, for editors.
     Schema,
+}
+
+/// Returns a parser that knows the names, for completions, and accepts any: [`example`] says what
+/// there is.
+fn names() -> impl TypedValueParser<Value = String> {
+    #[derive(Clone)]
+    struct Names;
+    impl TypedValueParser for Names {
+        type Value = String;
+
+        fn parse_ref(
+            &self,
+            command: &clap::Command,
+            arg: Option<&clap::Arg>,
+            value: &std::ffi::OsStr,
+        ) -> Result<String, clap::Error> {
+            StringValueParser::new().parse_ref(command, arg, value)
+        }
+
+        fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+            let names = EXAMPLES.iter().map(|(name, _)| PossibleValue::new(*name));
+            Some(Box::new(names))
+        }
+    }
+    Names
 }
 
 /// Returns an example.

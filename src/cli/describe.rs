@@ -57,6 +57,7 @@ pub async fn run(options: &Options) -> u8 {
 }
 
 async fn describe(options: &Options) -> Result<String, Failure> {
+    names::check(&options.symbol)?;
     let gateway = Gateway::connect(&options.connection, &variable).await;
     let gateway = gateway.map_err(Failure::unknown)?;
     let api = Api::load(&gateway, None).await?;
@@ -346,6 +347,8 @@ fn example(method: &MethodDescriptor) -> String {
     let file = match MethodKind::of(method) {
         MethodKind::Upload => " --data-file FILE",
         MethodKind::Download => " -o FILE",
+        // As pasted it must not block.
+        _ if !rules::ends(method) => " --timeout 30s",
         _ => "",
     };
     match members.is_empty() {

@@ -64,6 +64,7 @@ pub async fn run(options: &Options) -> u8 {
 }
 
 async fn list(options: &Options) -> Result<String, Failure> {
+    options.service.as_deref().map_or(Ok(()), names::check)?;
     let gateway = Gateway::connect(&options.connection, &variable).await;
     let gateway = gateway.map_err(Failure::unknown)?;
     let api = Api::load(&gateway, None).await?;

@@ -62,6 +62,14 @@ pub fn upstreams(sandbox: &Sandbox) -> Vec<Settings> {
     .collect()
 }
 
+/// Returns lines to paste with the name of the program in its place: `target/release/drawbridge`.
+pub fn as_started(examples: &str, program: &str) -> String {
+    let starts = ["  drawbridge ", "$(drawbridge "];
+    starts.iter().fold(examples.to_owned(), |text, start| {
+        text.replace(start, &start.replace("drawbridge", program))
+    })
+}
+
 /// Returns calls to paste, for a sandbox behind the gateway at this address: with `drawbridge`,
 /// and with grpcurl.
 pub fn examples(gateway: &str, tls: bool) -> String {
@@ -102,7 +110,7 @@ pub fn examples(gateway: &str, tls: bool) -> String {
 
   drawbridge call SoftwareDeploymentService/ListSoftwareDeployments '{server}'{flags}
   drawbridge call SoftwareDeploymentService/CreateSoftwareDeployment '{create}'{flags}
-  drawbridge watch SoftwareDeploymentService/WatchSoftwareDeployments '{server}'{flags}
+  drawbridge watch SoftwareDeploymentService/WatchSoftwareDeployments '{server}' --timeout 5s{flags}
   drawbridge call StackService/CreateStack '{shop}'{flags}
   drawbridge watch StackService/WatchStack '{{\"stack_name\": \"shop\"}}'{flags}
   job=$(drawbridge call AddonService/ExecuteAddonAction '{addon}'{flags} | grep -o 'JOB[^\"]*'); echo $job
@@ -117,11 +125,11 @@ Watch a stack with its events, list what there is, and describe it:
   drawbridge ls StackService{flags}
   drawbridge describe StackService/GetStack{flags}
 
-The same with grpcurl:
+The same with grpcurl (https://github.com/fullstorydev/grpcurl), which is not part of Drawbridge:
 
   grpcurl {security} -d '{server}' {gateway} {deployment}/ListSoftwareDeployments
   grpcurl {security} -d '{create}' {gateway} {deployment}/CreateSoftwareDeployment
-  grpcurl {security} -d '{server}' {gateway} {deployment}/WatchSoftwareDeployments
+  grpcurl {security} -d '{server}' -max-time 5 {gateway} {deployment}/WatchSoftwareDeployments
   grpcurl {security} -d '{shop}' {gateway} {stack}/CreateStack
   grpcurl {security} -d '{{\"stack_name\": \"shop\"}}' {gateway} {stack}/WatchStack
   job=$(grpcurl {security} -d '{addon}' {gateway} {stage}.AddonService/ExecuteAddonAction | grep -o 'JOB[^\"]*'); echo $job

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::banner::{GrpcurlFlags, banner};
+use super::banner::{ClientFlags, banner, program};
 use super::{idle_memory, log_warnings};
 use crate::config::Config;
 use crate::server::{Gateway, ReloadHandle, Reloaded, raise_descriptor_limit};
@@ -35,7 +35,7 @@ pub(super) async fn run_until_stopped(
     let is_sandbox = config.sandbox;
     let is_json = config.log.json;
     let has_page = config.serves_page();
-    let flags = GrpcurlFlags::new(&config);
+    let flags = ClientFlags::new(&config);
     let upstreams = names(&config);
     let gateway = Gateway::build(config, telemetry.traces())?;
     let gateway = gateway.bind().await?.serve()?;
@@ -50,7 +50,13 @@ pub(super) async fn run_until_stopped(
         );
     } else {
         let (grpc, admin) = (gateway.grpc, gateway.admin);
-        print_banner(banner(is_sandbox, grpc, admin, has_page, &flags));
+        print_banner(banner(
+            is_sandbox,
+            grpc,
+            admin,
+            has_page,
+            (&program(), &flags),
+        ));
     }
     let reload = gateway.reload.clone();
     let stop = tokio::select! {

@@ -3,10 +3,12 @@
 //!
 //! In reading order: `options` has the arguments, `stream_request` the streams of a resource of
 //! the built-in families and `reflected` that of any watch rpc, `client` reads streams and resumes
-//! them, `view` turns messages into lines, `render` writes these to a terminal or a pipe.
+//! them, `view` turns messages into lines, `render` writes these to a terminal or a pipe, and
+//! `prompt` prompts for the response to the question of a task.
 
 mod client;
 mod options;
+mod prompt;
 mod reflected;
 mod render;
 mod stream_request;
@@ -17,6 +19,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost_reflect::{DynamicMessage, Kind, ReflectMessage as _, Value};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -25,6 +28,7 @@ use client::StreamEvent;
 use drawbridge_transcoder::contract::Contract;
 use options::Format;
 pub use options::Options;
+use prompt::Prompt;
 use render::{Renderer, Style, duration};
 use stream_request::{Message, Source, StreamRequest};
 use view::{Line, Mark, Status, View};
@@ -34,7 +38,7 @@ use super::client::failure::Failure;
 use super::client::gateway::Gateway;
 use super::client::reflection::Api;
 use super::client::text::{escape_json, sanitize};
-use super::client::{names, request, variable};
+use super::client::{names, request, rules, variable};
 
 /// How long the other streams may take to end after that of the state.
 const TRAILING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -51,7 +55,8 @@ pub async fn run(options: &Options, contract: &Contract) -> u8 {
         super::print_error(&sanitize(&problem));
         return UNKNOWN;
     }
-    let mut subjects = built_in(options, contract);
+    let mut prompt = Prompt::new(style, options);
+    let mut subjects = built_in(options, contract, &prompt);
     let started = Instant::now();
     let timeout = async {
         match options.timeout {
@@ -60,33 +65,64 @@ pub async fn run(options: &Options, contract: &Contract) -> u8 {
         }
     };
     let code = tokio::select! {
-        code = follow(options, &mut subjects, started, &mut renderer) => code,
+        code = follow(options, contract, &mut subjects, started, &mut renderer, &mut prompt) => code,
         () = timeout => TIMED_OUT,
         _ = tokio::signal::ctrl_c() => INTERRUPTED,
     };
     renderer.clear();
-    for subject in subjects.iter_mut().filter(|subject| subject.code.is_none()) {
-        subject.finish(code, started, &mut renderer);
-    }
+    let code = finish_all(&mut subjects, code, started, &mut renderer);
     if code == TIMED_OUT {
-        let elapsed = duration(started.elapsed());
-        let unfinished = subjects.iter().filter(|subject| subject.code == Some(code));
-        let last: Vec<String> = unfinished
-            .map(|subject| match subject.view.last_state() {
-                Some(state) if subjects.len() == 1 => format!("the last state is {state}"),
-                Some(state) => format!("{} is {state}", subject.view.title()),
-                None if subjects.len() == 1 => "no state was read".to_owned(),
-                None => format!("of {} no state was read", subject.view.title()),
-            })
-            .collect();
-        let last = match last.is_empty() {
-            true => "no state was read".to_owned(),
-            false => last.join(", "),
-        };
-        let problem = format!("no final state within {elapsed} (--timeout): {last}");
-        print_error(&renderer, &problem);
+        let problem = timeout_text(&subjects, &duration(started.elapsed()));
+        print_error(&mut renderer, &problem);
     }
     code
+}
+
+/// Finishes the subjects that have no exit code yet. Returns that of the command, which ends with
+/// this one.
+fn finish_all<W: Write>(
+    subjects: &mut [Subject],
+    code: u8,
+    started: Instant,
+    renderer: &mut Renderer<W>,
+) -> u8 {
+    let mut is_unfinished = subjects.is_empty();
+    for subject in subjects.iter_mut().filter(|subject| subject.code.is_none()) {
+        // Its state is final, and only its events or its log have not ended.
+        let outcome = subject.outcome.filter(|_| code == TIMED_OUT);
+        is_unfinished |= outcome.is_none();
+        subject.finish(outcome.unwrap_or(code), started, renderer);
+    }
+    match code == TIMED_OUT && !is_unfinished {
+        true => exit_code::of_all(subjects.iter().filter_map(|subject| subject.code)),
+        false => code,
+    }
+}
+
+/// Says that `--timeout` has ended the watch, with the last state of each subject without an
+/// outcome.
+fn timeout_text(subjects: &[Subject], elapsed: &str) -> String {
+    let unfinished = || {
+        let subjects = subjects.iter();
+        subjects.filter(|subject| subject.code == Some(TIMED_OUT))
+    };
+    let states: Vec<String> = unfinished()
+        .map(|subject| match subject.view.last_state() {
+            Some(state) if subjects.len() == 1 => format!("the last state is {state}"),
+            Some(state) => format!("{} is {state}", subject.view.title()),
+            None if subjects.len() == 1 => "no state was read".to_owned(),
+            None => format!("of {} no state was read", subject.view.title()),
+        })
+        .collect();
+    let states = match states.is_empty() {
+        true => "no state was read".to_owned(),
+        false => states.join(", "),
+    };
+    // A watch without a final state cannot miss it.
+    match unfinished().count() > 0 && unfinished().all(|subject| subject.is_endless) {
+        true => format!("watched for {elapsed} (--timeout): {states}"),
+        false => format!("no final state within {elapsed} (--timeout): {states}"),
+    }
 }
 
 /// A resource that is watched, or the stream of an rpc.
@@ -95,6 +131,8 @@ struct Subject {
     name: String,
     /// Whether lines about parts of it have its name, because there are several subjects.
     is_named: bool,
+    /// The watch does not end by itself.
+    is_endless: bool,
     view: View,
     /// The streams that are not open yet.
     streams: VecDeque<StreamRequest>,
@@ -113,6 +151,7 @@ impl Subject {
         Self {
             name,
             is_named: false,
+            is_endless: false,
             view,
             streams: streams.into(),
             open: 0,
@@ -167,7 +206,7 @@ impl Subject {
 }
 
 /// Returns the resources of the built-in families that are to be watched.
-fn built_in(options: &Options, contract: &Contract) -> Vec<Subject> {
+fn built_in(options: &Options, contract: &Contract, prompt: &Prompt) -> Vec<Subject> {
     let Some(subject) = &options.subject else {
         return Vec::new();
     };
@@ -177,21 +216,42 @@ fn built_in(options: &Options, contract: &Contract) -> Vec<Subject> {
         let streams = stream_request::built_in(contract, subject, &name, project, has_json);
         let has_events = streams.iter().any(|stream| stream.source == Source::Events);
         let title = format!("{} {name}", subject.kind());
-        let view = View::new(&title, options.answer(&name), has_events);
+        let view = View::new(&title, prompt.answer(), has_events);
         Subject::new(name, view, streams)
     });
     names.collect()
 }
 
 /// Returns the watches of an rpc, one per request.
-async fn of_rpc(options: &Options, rpc: &str, gateway: &Gateway) -> Result<Vec<Subject>, Failure> {
+async fn of_rpc(
+    options: &Options,
+    rpc: &str,
+    contract: &Contract,
+    gateway: &mut Gateway,
+    prompt: &Prompt,
+) -> Result<Vec<Subject>, Failure> {
     let api = Api::load(gateway, Some(rpc)).await?;
     let method = names::method(&api, rpc)?;
+    gateway.set_upstream(options.upstream.of(&method)?)?;
     let short = names::short_name(&method);
     let has_json = options.format() == Some(Format::Json);
-    let requests = request::all(&method.input(), &options.requests, &options.data).await?;
-    let subjects = requests.iter().map(|request| {
-        let stream = reflected::stream_request(&method, request, has_json);
+    let mut requests = request::all(&method.input(), &options.requests, &options.data).await?;
+    if let Some(project) = &options.project {
+        for request in &mut requests {
+            set_project(request, project).map_err(Failure::unknown)?;
+        }
+    }
+    // A second watch of the same shows the same. One that begins with a call makes it again.
+    let watch = rules::rule(&method, "watch");
+    let begins_with_call = watch.is_some_and(|watch| watch.has_field_by_name("start"));
+    let mut unique: Vec<DynamicMessage> = Vec::new();
+    for request in requests {
+        if begins_with_call || !unique.contains(&request) {
+            unique.push(request);
+        }
+    }
+    let subjects = unique.iter().map(|request| {
+        let stream = reflected::stream_request(&method, request, contract, has_json);
         let stream = stream.ok_or_else(|| {
             let problem = format!("{short} is no watch: use `drawbridge call {short}`");
             Failure::unknown(problem)
@@ -201,36 +261,65 @@ async fn of_rpc(options: &Options, rpc: &str, gateway: &Gateway) -> Result<Vec<S
             true => name.clone(),
             false => format!("{} {name}", method.name()),
         };
-        let view = View::new(&title, None, false);
-        Ok(Subject::new(name, view, vec![stream]))
+        let view = View::new(&title, prompt.answer(), false);
+        Ok(Subject {
+            is_endless: !rules::ends(&method),
+            ..Subject::new(name, view, vec![stream])
+        })
     });
     subjects.collect()
+}
+
+/// Sets the field `project_id` of a request.
+fn set_project(request: &mut DynamicMessage, project: &str) -> Result<(), String> {
+    let descriptor = request.descriptor();
+    let field = descriptor.get_field_by_name("project_id");
+    let field = field.filter(|field| !field.is_list() && field.kind() == Kind::String);
+    let Some(field) = field else {
+        let name = descriptor.name();
+        return Err(format!("--project: {name} has no field project_id"));
+    };
+    if request.has_field(&field) {
+        return Err("--project: the request has a project_id already".to_owned());
+    }
+    request.set_field(&field, Value::String(project.to_owned()));
+    Ok(())
+}
+
+/// Connects, and finds the watches of an rpc.
+async fn connect(
+    options: &Options,
+    contract: &Contract,
+    subjects: &mut Vec<Subject>,
+    prompt: &Prompt,
+) -> Result<Gateway, Failure> {
+    let gateway = Gateway::connect(&options.connection, &variable).await;
+    let mut gateway = gateway.map_err(Failure::unknown)?;
+    match &options.method {
+        Some(rpc) => *subjects = of_rpc(options, rpc, contract, &mut gateway, prompt).await?,
+        None => gateway.set_upstream(options.upstream.upstream.as_deref())?,
+    }
+    Ok(gateway)
 }
 
 /// Opens the streams of all subjects, and shows their messages until all have ended.
 async fn follow<W: Write>(
     options: &Options,
+    contract: &Contract,
     subjects: &mut Vec<Subject>,
     started: Instant,
     renderer: &mut Renderer<W>,
+    prompt: &mut Prompt,
 ) -> u8 {
     renderer.status(status(subjects));
-    let gateway = match Gateway::connect(&options.connection, &variable).await {
+    let gateway = match connect(options, contract, subjects, prompt).await {
         Ok(gateway) => Arc::new(gateway),
-        Err(problem) => {
-            print_error(renderer, &problem);
-            return UNKNOWN;
+        Err(failure) => {
+            print_lines(renderer, &failure.lines);
+            return failure.code;
         }
     };
-    if let Some(rpc) = &options.method {
-        match of_rpc(options, rpc, &gateway).await {
-            Ok(found) => *subjects = found,
-            Err(failure) => {
-                print_lines(renderer, &failure.lines);
-                return failure.code;
-            }
-        }
-    }
+    prompt.connect(&gateway);
     let (sender, events) = mpsc::channel(256);
     let mut streams = Streams {
         gateway,
@@ -248,7 +337,7 @@ async fn follow<W: Write>(
             }
         }
     }
-    show_all(subjects, streams, events, started, renderer).await
+    show_all(subjects, streams, events, started, renderer, prompt).await
 }
 
 /// The opened streams. Their index identifies their messages.
@@ -291,6 +380,7 @@ async fn show_all<W: Write>(
     mut events: mpsc::Receiver<(usize, StreamEvent)>,
     started: Instant,
     renderer: &mut Renderer<W>,
+    prompt: &mut Prompt,
 ) -> u8 {
     let is_one = subjects.len() == 1;
     let mut last_problem = None;
@@ -306,8 +396,17 @@ async fn show_all<W: Write>(
                 None => std::future::pending().await,
             }
         };
+        let unfinished = subjects.iter().filter(|subject| subject.code.is_none());
+        prompt.update(unfinished.filter_map(|subject| subject.view.question()));
+        renderer.prompt(prompt.text());
         let event = tokio::select! {
             event = events.recv() => event,
+            input = prompt.next() => {
+                renderer.prompt(None);
+                let lines = prompt.handle(input);
+                print_lines(renderer, &lines);
+                continue;
+            }
             _ = frames.tick(), if renderer.has_status_line() => {
                 renderer.redraw();
                 continue;
@@ -497,7 +596,7 @@ fn show<W: Write>(
 }
 
 /// Writes lines to standard error, the first with the name of the program.
-fn print_lines<W: Write>(renderer: &Renderer<W>, lines: &[String]) {
+fn print_lines<W: Write>(renderer: &mut Renderer<W>, lines: &[String]) {
     let Some((first, details)) = lines.split_first() else {
         return;
     };
@@ -511,10 +610,74 @@ fn print_lines<W: Write>(renderer: &Renderer<W>, lines: &[String]) {
 }
 
 /// Writes to standard error, which can be the terminal of the status line.
-fn print_error<W: Write>(renderer: &Renderer<W>, text: &str) {
+fn print_error<W: Write>(renderer: &mut Renderer<W>, text: &str) {
     renderer.suspend(|| {
         super::print_error(&sanitize(text));
         // The status line returns below it.
         crate::telemetry::flush(super::MAX_FLUSH_TIME);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A final state that was read in time counts, although its events or its log have not ended.
+    #[test]
+    fn timeout_is_for_states_that_are_not_final() {
+        let subject = |outcome: Option<u8>, state: &str| {
+            let mut view = View::new("stack s", None, true);
+            let state = json!({"event": {"type": "INITIAL"}, "stack": {"stack_status": state}});
+            view.apply(Source::State, &state);
+            Subject {
+                outcome,
+                ..Subject::new("s".to_owned(), view, Vec::new())
+            }
+        };
+        let done = || subject(Some(SUCCEEDED), "CREATE_COMPLETE");
+        let failed = || subject(Some(FAILED), "CREATE_FAILED");
+        let busy = || subject(None, "CREATE_IN_PROGRESS");
+        for (mut subjects, code, want) in [
+            (vec![done()], TIMED_OUT, SUCCEEDED),
+            (vec![done(), failed()], TIMED_OUT, FAILED),
+            (vec![done(), busy()], TIMED_OUT, TIMED_OUT),
+            (vec![busy()], TIMED_OUT, TIMED_OUT),
+            (vec![], TIMED_OUT, TIMED_OUT),
+            (vec![done()], INTERRUPTED, INTERRUPTED),
+            (vec![], UNKNOWN, UNKNOWN),
+        ] {
+            let style = Style::of(false, None, &|_| None);
+            let mut renderer = Renderer::new(Vec::new(), style);
+            let got = finish_all(&mut subjects, code, Instant::now(), &mut renderer);
+            assert_eq!(got, want);
+            assert!(subjects.iter().all(|subject| subject.code.is_some()));
+        }
+        let text = |endless: bool| {
+            let mut subjects = [busy(), done()];
+            subjects[0].is_endless = endless;
+            let style = Style::of(false, None, &|_| None);
+            let mut renderer = Renderer::new(Vec::new(), style);
+            finish_all(&mut subjects, TIMED_OUT, Instant::now(), &mut renderer);
+            timeout_text(&subjects, "2s")
+        };
+        let state = "(--timeout): stack s is CREATE_IN_PROGRESS";
+        assert_eq!(text(false), format!("no final state within 2s {state}"));
+        assert_eq!(text(true), format!("watched for 2s {state}"));
+    }
+
+    #[test]
+    fn project_is_set_where_the_request_has_the_field() {
+        let pool = prost_reflect::DescriptorPool::decode(crate::contract::BUILT_IN).unwrap();
+        let request = |name: &str| DynamicMessage::new(pool.get_message_by_name(name).unwrap());
+        let mut stack = request("openstack.orchestration.v1.WatchStackRequest");
+        set_project(&mut stack, "p").unwrap();
+        let value = stack.get_field_by_name("project_id").unwrap().into_owned();
+        assert_eq!(value, Value::String("p".into()));
+        let problem = set_project(&mut stack, "p").unwrap_err();
+        assert_eq!(problem, "--project: the request has a project_id already");
+        let mut task = request("hitachi.automation.v1.WatchTaskRequest");
+        let problem = set_project(&mut task, "p").unwrap_err();
+        let want = "--project: WatchTaskRequest has no field project_id";
+        assert_eq!(problem, want);
+    }
 }

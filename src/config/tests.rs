@@ -169,7 +169,7 @@ fn missing_file_is_reported() {
     let problems = Config::load(path, &no_env).expect_err("no file");
     let reported = problems[0].to_string();
     assert!(
-        reported.starts_with("/nonexistent/d.toml: cannot read"),
+        reported.starts_with("/nonexistent/d.toml: cannot be read: No such file"),
         "{reported}"
     );
 }

@@ -264,6 +264,7 @@ impl BoundGateway {
                 methods,
                 Connection::new(&config, grpc),
                 config.server.max_request_bytes,
+                &dispatcher.memory,
             );
             let status = StatusSource {
                 dispatcher: dispatcher.clone(),

@@ -1,7 +1,6 @@
 //! Routes a request: chooses its protocol, checks the size of the metadata and the client's
 //! token, then calls the dispatcher or one of gRPC's own services.
 
-use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use tonic::{Code, Status};
 use tower::Service;
 
 use crate::deadline::Deadline;
-use crate::error::{self, Error, cut};
+use crate::error::{self, Error};
 use crate::memory::{CALL_BYTES, Memory, SHORT_BYTES};
 use crate::server::admission::{add_accepted_encodings, is_compressed};
 use crate::server::authn::{Caller, Refusal, SharedAccess};
@@ -27,7 +26,6 @@ use crate::server::protocol::{
 };
 use crate::server::request_body_timeout::TimeoutBody;
 use crate::server::request_message::MessageReader;
-use crate::spelling::nearest;
 use crate::telemetry::RpcProtocol;
 
 /// The rpcs that [`Routes`] serve, without the leading slash.
@@ -49,9 +47,6 @@ const METADATA_ENTRY_BYTES: usize = 32;
 
 /// What an entry needs in memory in addition to that: its place in the map.
 const METADATA_ENTRY_MEMORY: usize = 96;
-
-/// The longest part of a client's path that an error repeats, in bytes.
-const MAX_QUOTED_BYTES: usize = 120;
 
 /// Serves the rpcs of the contract by the dispatcher, and those of [`OWN_METHODS`] by tonic's
 /// routes.
@@ -335,54 +330,12 @@ impl Router {
         Box::pin(std::future::ready(response))
     }
 
-    /// Explains a path that names no rpc, with the most similar rpc or service.
+    /// Explains a path that names no rpc.
     fn unknown_method(&self, path: &str) -> String {
-        let quoted = |text: &str| cut(text, MAX_QUOTED_BYTES);
-        let parts = path.strip_prefix('/').and_then(|p| p.split_once('/'));
-        let Some((service, method)) = parts.filter(|(service, _)| !service.is_empty()) else {
-            return format!(
-                "{} is not the path of an rpc: /package.Service/Method",
-                quoted(path)
-            );
-        };
         let contract = self.dispatcher.methods.keys().map(|path| &path[1..]);
-        let all: BTreeSet<(&str, &str)> = contract
-            .chain(OWN_METHODS)
-            .filter_map(|name| name.split_once('/'))
-            .collect();
-        let of_service = |wanted: &str| {
-            let methods = all.iter().filter(move |(service, _)| *service == wanted);
-            methods.map(|(_, method)| *method).collect::<Vec<_>>()
-        };
-        let methods = of_service(service);
-        if !methods.is_empty() {
-            let near = nearest(method, methods.into_iter());
-            return format!("{service} has no rpc {}{near}", quoted(method));
-        }
-        let services: BTreeSet<&str> = all.iter().map(|(service, _)| *service).collect();
-        // Without its package, or with another version of it.
-        let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_lowercase();
-        let same_name = services
-            .iter()
-            .copied()
-            .filter(|known| last(known) == last(service));
-        let same_name = nearest_or_only(service, same_name.collect());
-        let near = same_name.unwrap_or_else(|| nearest(service, services.iter().copied()));
-        format!(
-            "this gateway does not serve {} (reflection lists its services){near}",
-            quoted(service)
-        )
+        let server = ("this gateway", "reflection lists its services");
+        error::unknown_rpc(server, path, contract.chain(OWN_METHODS))
     }
-}
-
-/// Returns the hint for the most similar of these services, if there are any.
-fn nearest_or_only(service: &str, candidates: Vec<&str>) -> Option<String> {
-    let first = *candidates.first()?;
-    let near = nearest(service, candidates.into_iter());
-    Some(match near.is_empty() {
-        true => format!(", did you mean {first}?"),
-        false => near,
-    })
 }
 
 /// Returns the entry of [`OWN_METHODS`] at this path.

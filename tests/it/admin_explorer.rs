@@ -261,12 +261,17 @@ async fn invalid_call_is_not_made() {
         (
             json!({"method": "a.B/C", "messages": [{}]}),
             404,
-            "no such method",
+            "does not serve a.B",
         ),
         (
             json!({"method": "grpc.health.v1.Health/Check", "messages": [{}]}),
             404,
-            "no such method",
+            "this page does not serve grpc.health.v1.Health",
+        ),
+        (
+            json!({"method": format!("{CONFIGS}/GetSoftwareConfg"), "messages": [{}]}),
+            404,
+            "did you mean GetSoftwareConfig?",
         ),
         (
             json!({"method": method, "messages": [{}], "metadata": [["grpc-timeout", "1S"]]}),
@@ -299,6 +304,13 @@ async fn invalid_call_is_not_made() {
         assert_eq!(page.status, status, "{request}: {error}");
         assert!(error.contains(want), "{request}: {error}");
     }
+    // As Connect: what would be lost is rejected.
+    let twice =
+        format!(r#"{{"method": "{method}", "messages": [{{"configId": "c", "config_id": "d"}}]}}"#);
+    let page = send_call(admin, &twice).await;
+    let error = &page.json()["error"];
+    let want = json!("config_id: the field is there twice");
+    assert_eq!((page.status, error), (400, &want));
     let json_type = ("content-type", "application/json");
     let valid = json!({"method": method, "messages": [{"configId": "c"}]}).to_string();
     for headers in [
@@ -327,8 +339,75 @@ async fn invalid_call_is_not_made() {
             page.status
         );
     }
-    assert_ne!(send(admin, ("GET", "/api/call"), &[], "").await.status, 200);
     assert!(recorder.take().is_empty());
+}
+
+/// Whatever is wrong, the page and scripts get JSON with a text.
+#[tokio::test]
+async fn every_problem_is_json() {
+    let gateway = Gateway::start(config(&format!("http://{}", nowhere()))).await;
+    let admin = gateway.running.admin.unwrap();
+    for (method, path, status, want) in [
+        ("GET", "/api/method", 400, "/api/method?name="),
+        ("GET", "/api/method?x=y", 400, "/api/method?name="),
+        ("GET", "/api/method?name=x", 404, "not the path of an rpc"),
+        (
+            "GET",
+            "/api/method?name=StackServise/GetStack",
+            404,
+            "did you mean openstack.orchestration.v1.StackService?",
+        ),
+        (
+            "GET",
+            "/api/method?name=openstack.orchestration.v1.StackService/GetStak",
+            404,
+            "did you mean GetStack?",
+        ),
+        ("GET", "/api/call", 405, "POST"),
+        ("POST", "/api/status", 405, "GET"),
+        ("POST", "/api/services", 405, "GET"),
+        ("GET", "/api/stats", 404, "/api/status"),
+    ] {
+        let headers = [
+            ("content-type", "application/json"),
+            ("x-drawbridge-page", "1"),
+        ];
+        let page = send(admin, (method, path), &headers, "").await;
+        let error = page.json()["error"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(page.status, status, "{method} {path}: {error}");
+        assert!(error.contains(want), "{method} {path}: {error}");
+    }
+}
+
+/// Requests of visitors and the messages that they are shown draw from the memory budget.
+#[tokio::test]
+async fn calls_of_visitors_draw_from_the_memory_budget() {
+    let long = "long ".repeat(200_000);
+    let body = json!({"software_config": {"id": "c", "name": "n", "config": long}});
+    let recorder = Recorder::fixed(Answer::json(200, &body)).await;
+    let setting = "server.max_memory_bytes";
+    for (max_memory_bytes, blanks, want, calls) in [
+        (256 << 20, 1_000_000, "\"OK\"", json!({"OK": 1})),
+        // Without memory for the request, the call is not made.
+        (8 << 20, 1_000_000, setting, json!({})),
+        // The gateway has memory for the response, and the page has none.
+        (12 << 20, 0, setting, json!({"OK": 1})),
+    ] {
+        let mut config = config(&recorder.url());
+        config.server.max_memory_bytes = Some(max_memory_bytes);
+        let gateway = Gateway::start(config).await;
+        let admin = gateway.running.admin.unwrap();
+        let method = format!("{CONFIGS}/GetSoftwareConfig");
+        let metadata = json!([["x-blank", " ".repeat(blanks)]]);
+        let request =
+            json!({"method": method, "messages": [{"configId": "c"}], "metadata": metadata});
+        let page = call(admin, &request).await;
+        assert!(page.body.contains(want), "{blanks}: {:.300}", page.body);
+        let is_shown = page.body.contains("long long");
+        assert_eq!(is_shown, want != setting, "{blanks}: {:.300}", page.body);
+        let status = get(admin, "/api/status").await.json();
+        assert_eq!(status["calls"], calls, "{blanks}");
+    }
 }
 
 /// The lines of a response that goes on.

@@ -1,6 +1,7 @@
 //! The binary without a configuration, and its banners.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::json;
@@ -31,6 +32,11 @@ fn examples_need_no_gateway() {
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("127.0.0.1:7 openstack.orchestration.v1.StackService/CreateStack"));
+    // Lines run as pasted, wherever the program is.
+    let program = env!("CARGO_BIN_EXE_drawbridge");
+    assert!(text.contains(&format!("  {program} call StackService/CreateStack ")));
+    assert!(text.contains(&format!("job=$({program} call ")));
+    assert!(!text.contains(" drawbridge "), "{text}");
 }
 
 #[test]
@@ -62,6 +68,7 @@ fn banners_say_what_is_listening_and_fit_a_terminal() {
         ),
     ] {
         let mut child = Command::new(env!("CARGO_BIN_EXE_drawbridge"))
+            .arg0("target/release/drawbridge")
             .args(&arguments)
             .env_clear()
             .env("DRAWBRIDGE_LISTEN", "127.0.0.1:0")
@@ -72,9 +79,18 @@ fn banners_say_what_is_listening_and_fit_a_terminal() {
             .unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut banner = String::new();
-        while !banner.contains(call) {
+        while !banner.contains(" list\n") {
             assert_ne!(stdout.read_line(&mut banner).unwrap(), 0, "{banner}");
         }
+        // The line for `drawbridge` runs as pasted.
+        let joined = banner.replace("\\\n", "");
+        let program = "  target/release/drawbridge ";
+        let line = joined.lines().find_map(|line| line.strip_prefix(program));
+        let line = line.unwrap_or_else(|| panic!("{banner}"));
+        assert!(line.contains(call), "{banner}");
+        let arguments: Vec<&str> = line.split_whitespace().collect();
+        let called = run(&arguments);
+        assert!(called.status.success(), "{line}: {called:?}");
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(banner.starts_with(first), "{banner}");
@@ -85,7 +101,7 @@ fn banners_say_what_is_listening_and_fit_a_terminal() {
         ] {
             assert!(banner.contains(part), "{banner}");
         }
-        assert!(banner.lines().count() <= 7, "{banner}");
+        assert!(banner.lines().count() <= 8, "{banner}");
         assert!(banner.lines().all(|line| line.len() <= 80), "{banner}");
     }
 }

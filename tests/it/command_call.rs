@@ -203,6 +203,22 @@ async fn rpcs_of_the_sandbox_are_called_with_json() {
     let out = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap());
     assert_eq!(text(&out.await.unwrap().stdout), "a\n");
 
+    // Names of created or changed resources, as the next command takes them.
+    let submit = ["call", "SubmitService", r#"{"id": 2008}"#, "-o", "name"];
+    let task = ok(&gateway, &submit).await;
+    assert_eq!(task, "10001\n");
+    let out = run(&gateway, &["watch", "task", task.trim(), "-o", "name"]).await;
+    assert_eq!(text(&out.stdout), "10001\n", "{out:?}");
+    let delete = ["call", "DeleteStack", b, "-o", "name"];
+    assert_eq!(ok(&gateway, &delete).await, "b\n");
+
+    // The metadata of an error.
+    let missing = ["call", "GetStack", r#"{"stack_name": "missing"}"#, "-v"];
+    let said = fails(&gateway, &missing, 1).await;
+    assert!(said.contains("\nx-request-id: req-"), "{said}");
+    assert!(said.contains("\ndrawbridge: NOT_FOUND: "), "{said}");
+    assert!(!said.contains("grpc-status-details-bin"), "{said}");
+
     // One of several calls fails: the others are made.
     let missing = r#"{"stack_name": "missing"}"#;
     let out = run(&gateway, &["call", "GetStack", missing, a, "-o", "name"]).await;
@@ -254,7 +270,7 @@ async fn mistakes_are_answered_with_what_exists() {
         ),
         (
             &["call", "GetStack", r#"{"stack_name": 7}"#],
-            "drawbridge: stack_name: invalid type: integer `7`, expected a string\n",
+            "drawbridge: stack_name: expected a string, found a JSON number\n",
         ),
         (
             &["call", "GetStack", "{stack}"],
@@ -273,6 +289,60 @@ async fn mistakes_are_answered_with_what_exists() {
             "drawbridge: --data-file: GetStackRequest has no field that holds a file\n",
         ),
         (
+            &[
+                "call",
+                "GetStack",
+                r#"{"stack_name": "a", "stackName": "b"}"#,
+            ],
+            "drawbridge: stackName: the field is there twice\n",
+        ),
+        (
+            &["call", "GetStack", "--metadata", "grpc-timeout=1S"],
+            "drawbridge: --metadata grpc-timeout: give the deadline with --timeout, ",
+        ),
+        (
+            &["call", "ListStacks", "--gateway", "127.0.0.1"],
+            "drawbridge: --gateway 127.0.0.1: has no port: write http://HOST:PORT, ",
+        ),
+        (
+            &["call", "ListUpstreams", "--upstream", "heat"],
+            "drawbridge: --upstream: drawbridge.v1.GatewayService is served by the gateway ",
+        ),
+        (
+            &["ls", "--upstream", "sandbox-heat"],
+            "error: unexpected argument '--upstream' found",
+        ),
+        (
+            &["describe", "Stack", "--upstream", "sandbox-heat"],
+            "error: unexpected argument '--upstream' found",
+        ),
+        (
+            &["ls", "--config", "drawbridge.toml"],
+            "drawbridge: --config: `ls` reads no configuration file; serve, check, ",
+        ),
+        (
+            &["call", "ImportServiceTemplate", "--data-file", "-"],
+            "drawbridge: --data-file -: give the name of the file in the request, as in \
+             '{\"file_name\": \"NAME\"}'\n",
+        ),
+        (
+            &[
+                "call",
+                "ExportServiceTemplate",
+                r#"{"id": 3001}"#,
+                "-o",
+                "name",
+            ],
+            "drawbridge: -o name: ServiceTemplateService/ExportServiceTemplate is a download, ",
+        ),
+        (
+            &["ls", ""],
+            "drawbridge: the name is empty; `drawbridge ls` lists the services\n",
+        ),
+        (&["describe", ""], "drawbridge: the name is empty; "),
+        (&["call", ""], "drawbridge: the name is empty; "),
+        (&["watch", ""], "drawbridge: write what to watch: stack, "),
+        (
             &["describe", "Stak"],
             "drawbridge: no symbol Stak; did you mean Stack?\n",
         ),
@@ -284,6 +354,13 @@ async fn mistakes_are_answered_with_what_exists() {
         let said = fails(&gateway, args, 2).await;
         assert!(said.contains(want), "{args:?}: {said}");
     }
+    // The port of the admin listener.
+    let admin = format!("http://{}", gateway.running.admin.unwrap());
+    let said = fails(&gateway, &["ls", "--gateway", &admin], 2).await;
+    assert!(
+        said.contains("this is the port of an admin listener"),
+        "{said}"
+    );
     // A field violation of the gateway, with its path.
     let said = fails(&gateway, &["call", "CreateStack", "{}"], 1).await;
     assert!(said.starts_with("drawbridge: INVALID_ARGUMENT: "), "{said}");
@@ -537,7 +614,7 @@ async fn deadline_and_interrupt_end_a_call() {
     assert_eq!(out.status.code(), Some(124), "{out:?}");
     let said = text(&out.stderr);
     assert!(
-        said.starts_with("drawbridge: DEADLINE_EXCEEDED: "),
+        said.starts_with("drawbridge: DEADLINE_EXCEEDED: ") && !said.contains("no response"),
         "{said}"
     );
 
@@ -588,6 +665,8 @@ async fn completions_have_the_rpcs_of_the_gateway() {
         ),
         ("drawbridge desc", "describe\n"),
         ("drawbridge ls -o ", "json\nname\n"),
+        ("drawbridge call -o ", "json\nname\n"),
+        ("drawbridge config example key", "keystone\n"),
     ] {
         // It waits only for a second, which a busy machine can exceed.
         let out = loop {

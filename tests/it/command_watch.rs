@@ -85,6 +85,12 @@ async fn watch_of_an_own_api_has_its_outcome() {
     assert!(said.contains(want), "{said}");
 }
 
+fn stack_with_a_resource(name: &str) -> String {
+    let template = serde_json::json!({"heat_template_version": "2018-08-31",
+        "resources": {"one": {"type": "OS::Heat::RandomString"}}});
+    serde_json::json!({"stack_name": name, "template_json": template}).to_string()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn several_stacks_are_watched_at_once() {
     let (_sandbox, gateway) = sandbox().await;
@@ -99,6 +105,9 @@ async fn several_stacks_are_watched_at_once() {
             "{lines:#?}"
         );
     }
+    // Each once.
+    let out = run(&gateway, &["watch", "stack", "a", "a", "-o", "name"]).await;
+    assert_eq!(text(&out.stdout), "a\n", "{out:?}");
     // One of them does not exist: the others are watched to their end.
     let out = run(&gateway, &["watch", "stack", "a", "nowhere", "-o", "name"]).await;
     assert_eq!(
@@ -139,7 +148,7 @@ async fn starts_logs_and_lists_are_watched() {
     let lines: Vec<&str> = out.lines().map(timeless).collect();
     let title = "SubmitServiceAndWatch 2008/night";
     assert!(
-        lines[0].starts_with(&format!("~ {title} STARTED {{")),
+        lines[0].starts_with(&format!("~ {title} STARTED 10001")),
         "{lines:#?}"
     );
     assert!(
@@ -161,6 +170,39 @@ async fn starts_logs_and_lists_are_watched() {
     assert!(log.starts_with("  2"), "{log}");
     assert!(log.contains(" KNAE08007-I The task completed.\n"), "{log}");
     assert!(!log.contains("{"), "{log}");
+
+    // Resources with their states, and a resource that has none by which it ends.
+    ok(
+        &gateway,
+        &["call", "CreateStack", &stack_with_a_resource("s")],
+    )
+    .await;
+    ok(&gateway, &["watch", "stack", "s"]).await;
+    for (rpc, request, want) in [
+        (
+            "WatchStackResources",
+            r#"{"stack_name": "s"}"#,
+            "+ one CREATE_COMPLETE",
+        ),
+        (
+            "WatchService",
+            r#"{"id": 2008}"#,
+            "~ WatchService 2008 release",
+        ),
+    ] {
+        let mut command = command(&gateway, &["watch", rpc, request]);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+        let line = tokio::task::spawn_blocking(move || {
+            let mut line = String::new();
+            stdout.read_line(&mut line).unwrap();
+            child.kill().unwrap();
+            child.wait().unwrap();
+            line
+        });
+        let line = line.await.unwrap();
+        assert_eq!(timeless(line.trim_end()), want);
+    }
 
     // The watch of a list ends when its client ends it.
     let mut command = command(&gateway, &["watch", "WatchSoftwareDeployments"]);

@@ -64,6 +64,7 @@ mod servicestage;
 mod shared_limits;
 mod terminal;
 mod terminal_job;
+mod terminal_prompt;
 mod terminal_stack;
 mod terminal_task;
 #[cfg(unix)]

@@ -16,6 +16,8 @@ fn calls(text: &str, address: &str) -> Vec<(String, String)> {
     let text = text.replace("\\\n  ", "");
     text.lines()
         .filter_map(|line| {
+            // That of a stream without an end.
+            let line = line.replace("' -max-time 5 ", "' ");
             let (_, rest) = line.split_once("grpcurl -plaintext -d '")?;
             let (request, rest) = rest.split_once(&format!("' {address} "))?;
             let method = rest.split_whitespace().next()?;

@@ -23,7 +23,7 @@ use crate::terminal::text;
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A view in a pseudo-terminal. Killed when dropped.
-struct Terminal {
+pub struct Terminal {
     child: Child,
     master: OwnedFd,
     slave: File,
@@ -52,7 +52,7 @@ fn path(name: &CStr) -> &str {
 
 impl Terminal {
     /// Starts the view in a terminal with this many columns.
-    fn start(gateway: &Gateway, args: &[&str], columns: u16, env: &[(&str, &str)]) -> Self {
+    pub fn start(gateway: &Gateway, args: &[&str], columns: u16, env: &[(&str, &str)]) -> Self {
         Self::start_sized(gateway, args, (columns, 50), env)
     }
 
@@ -160,8 +160,14 @@ impl Terminal {
         }
     }
 
+    /// Types a line.
+    pub fn type_line(&self, line: &str) {
+        let mut keyboard = File::from(self.master.try_clone().unwrap());
+        keyboard.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
     /// Reads until the screen is as wanted.
-    async fn until(&mut self, wanted: impl Fn(&[String]) -> bool) -> Vec<String> {
+    pub async fn until(&mut self, wanted: impl Fn(&[String]) -> bool) -> Vec<String> {
         let until = async {
             loop {
                 let rows = self.screen_rows();
@@ -183,7 +189,7 @@ impl Terminal {
     }
 
     /// Reads the rest. Returns the exit code, the rows of the screen and all bytes.
-    async fn end(mut self) -> (Option<i32>, Vec<String>, String) {
+    pub async fn end(mut self) -> (Option<i32>, Vec<String>, String) {
         // The read ends when nothing has the terminal open.
         drop(std::mem::replace(
             &mut self.slave,

@@ -1,5 +1,5 @@
-//! Calls each API of `drawbridge sandbox`, reads an error, and watches a stack to its end, also
-//! over a restart of the gateway: cargo run [STACK_NAME]
+//! Calls each API of `drawbridge sandbox`, reads errors, and watches a stack to its end, also over a
+//! restart of the gateway.
 
 use std::time::Duration;
 
@@ -7,10 +7,9 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
-use api::drawbridge::v1::Outcome;
-use api::hitachi::automation::v1 as jp1ao;
-use api::huaweicloud::servicestage::v3 as stage;
-use api::openstack::orchestration::v1 as heat;
+use api::hitachi::automation::v1::{self as jp1ao, product_info_service_client::ProductInfoServiceClient};
+use api::huaweicloud::servicestage::v3::{self as stage, application_service_client::ApplicationServiceClient};
+use api::openstack::orchestration::v1::{self as heat, create_stack_request::TemplateAs};
 
 #[allow(clippy::all, dead_code)]
 mod api {
@@ -19,10 +18,12 @@ mod api {
 
 type Stacks = heat::stack_service_client::StackServiceClient<Channel>;
 
+const NAME: &str = "shop-rust";
 const TEMPLATE: &str = r#"{"heat_template_version": "2018-08-31", "resources": {"server": {"type": "OS::Heat::TestResource"}}}"#;
 
-/// Prints the code of a failed call, its reason, and the fields that are invalid.
-fn show(status: &Status) {
+/// Prints the code of a call that has failed, its reason, and the fields that are invalid.
+fn show<T>(result: Result<T, Status>) {
+    let Err(status) = result else { return };
     println!("error: {:?} {}", status.code(), status.message());
     if let Some(info) = status.get_details_error_info() {
         println!("  reason: {} sent: {}", info.reason, info.metadata["sent"]);
@@ -39,71 +40,54 @@ fn within<T>(timeout: Duration, message: T) -> Request<T> {
     request
 }
 
-/// Prints the states of a stack until one is final, and returns the outcome.
-async fn watch(stacks: &mut Stacks, request: Request<heat::WatchStackRequest>) -> Result<Outcome, Status> {
+/// Prints the states of a stack until one is final.
+async fn watch(stacks: &mut Stacks, request: Request<heat::WatchStackRequest>) -> Result<(), Status> {
     let mut stream = stacks.watch_stack(request).await?.into_inner();
-    let mut outcome = Outcome::Unspecified;
     while let Some(message) = stream.message().await? {
         let event = message.event.unwrap_or_default();
-        let status = message.stack.and_then(|stack| stack.stack_status_raw);
-        println!("watch: {} {}", event.r#type().as_str_name(), status.unwrap_or_default());
-        outcome = event.outcome();
+        let status = message.stack.and_then(|stack| stack.stack_status_raw).unwrap_or_default();
+        println!("watch: {} {status} {}", event.r#type().as_str_name(), event.outcome().as_str_name());
     }
-    Ok(outcome)
+    Ok(())
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::var("DRAWBRIDGE_ADDR").unwrap_or("127.0.0.1:50051".to_owned());
-    let name = std::env::args().nth(1).unwrap_or("shop-rust".to_owned());
     let channel = Channel::from_shared(format!("http://{address}"))?.connect_lazy();
     let mut stacks = Stacks::new(channel.clone());
     let soon = Duration::from_secs(10);
 
     let list = stacks.list_stacks(within(soon, heat::ListStacksRequest::default())).await?;
     println!("openstack: {} stacks", list.get_ref().stacks.len());
-    let mut applications = stage::application_service_client::ApplicationServiceClient::new(channel.clone());
+    let mut applications = ApplicationServiceClient::new(channel.clone());
     let list = applications.list_applications(within(soon, stage::ListApplicationsRequest::default())).await?;
     println!("servicestage: {} applications", list.get_ref().applications.len());
-    let mut product = jp1ao::product_info_service_client::ProductInfoServiceClient::new(channel);
-    let version = product.get_version(within(soon, jp1ao::GetVersionRequest {})).await?.into_inner().version;
-    let version = version.unwrap_or_default();
+    let response = ProductInfoServiceClient::new(channel).get_version(within(soon, jp1ao::GetVersionRequest {})).await?;
+    let version = response.into_inner().version.unwrap_or_default();
     println!("jp1ao: {} {}", version.product_name(), version.product_version());
 
     // Neither a name nor an id.
-    if let Err(status) = stacks.get_stack(within(soon, heat::GetStackRequest::default())).await {
-        show(&status);
-    }
-    let create = heat::CreateStackRequest {
-        stack_name: name.clone(),
-        template_as: Some(heat::create_stack_request::TemplateAs::Template(TEMPLATE.to_owned())),
-        ..Default::default()
-    };
-    if let Err(status) = stacks.create_stack(within(soon, create)).await {
-        show(&status); // it exists already
-    }
-
-    let watched = heat::WatchStackRequest { stack_name: name, ..Default::default() };
+    show(stacks.get_stack(within(soon, heat::GetStackRequest::default())).await);
+    let template_as = Some(TemplateAs::Template(TEMPLATE.to_owned()));
+    let create = heat::CreateStackRequest { stack_name: NAME.to_owned(), template_as, ..Default::default() };
+    show(stacks.create_stack(within(soon, create)).await);
+    let watched = heat::WatchStackRequest { stack_name: NAME.to_owned(), ..Default::default() };
     let follow = heat::WatchStackRequest { follow: true, ..watched.clone() }; // has no end
-    if let Err(status) = watch(&mut stacks, within(Duration::from_millis(500), follow.clone())).await {
-        show(&status);
-    }
+    show(watch(&mut stacks, within(Duration::from_millis(500), follow.clone())).await);
     let mut stream = stacks.watch_stack(follow).await?.into_inner();
     stream.message().await?;
     drop(stream); // cancels the call
     println!("cancelled");
 
-    loop {
-        // A watch has no deadline: it lasts as long as the deployment.
-        match watch(&mut stacks, Request::new(watched.clone())).await {
-            Ok(Outcome::Succeeded) => return Ok(()), // the stream has ended with OK: the state is final
-            Ok(outcome) => return Err(outcome.as_str_name().into()),
-            // A connection that breaks is UNKNOWN for tonic.
-            Err(status) if matches!(status.code(), Code::Unavailable | Code::Unknown) => {
-                println!("watch: lost the gateway; calling again");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-            Err(status) => return Err(status.into()),
+    // A watch has no deadline. It ends with OK once the state is final.
+    while let Err(status) = watch(&mut stacks, Request::new(watched.clone())).await {
+        // A connection that breaks is UNKNOWN for tonic.
+        if !matches!(status.code(), Code::Unavailable | Code::Unknown) {
+            return Err(status.into());
         }
+        println!("watch: lost the gateway; calling again");
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
+    Ok(())
 }

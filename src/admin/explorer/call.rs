@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::http::{Response, StatusCode, Uri};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use bytes::{BufMut as _, Bytes};
+use bytes::{Buf as _, BufMut as _, Bytes};
 use drawbridge_transcoder::contract::CanonicalJson;
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -26,13 +26,19 @@ use tonic::metadata::{KeyAndValueRef, MetadataKey, MetadataMap, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
-use super::{Connection, Pools};
+use super::{CallPermit, Connection, Pools};
 use crate::admin::response::respond;
+use crate::error::{Error, StatusContext};
 use crate::http_client::own_listener;
+use crate::memory::{Memory, Reservation};
 use crate::telemetry::code_name;
 
 /// The largest message of a response. A browser shows no larger one.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
+
+/// How much memory a message takes in proportion to its length while it becomes JSON: its bytes, its
+/// fields, their values as JSON, and the text.
+const MESSAGE_FACTOR: usize = 8;
 
 /// The time in which a connection to the listener of the same process must be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -139,14 +145,15 @@ impl PreparedCall {
         self,
         connection: Connection,
         pools: Arc<Pools>,
-        permit: OwnedSemaphorePermit,
+        permit: CallPermit,
+        memory: Memory,
     ) -> Response<Body> {
         let (lines, receiver) = mpsc::channel(1);
         tokio::spawn(async move {
             let lines = Lines(lines);
             tokio::select! {
                 () = lines.0.closed() => {}
-                () = self.send(&connection, &pools, &lines) => {}
+                () = self.send(&connection, &pools, &lines, memory) => {}
             }
             drop(permit);
         });
@@ -154,9 +161,9 @@ impl PreparedCall {
         respond(StatusCode::OK, "application/x-ndjson", body)
     }
 
-    async fn send(self, connection: &Connection, pools: &Pools, lines: &Lines) {
+    async fn send(self, connection: &Connection, pools: &Pools, lines: &Lines, memory: Memory) {
         let start = Instant::now();
-        let result = self.call(connection, lines).await;
+        let result = self.call(connection, lines, memory).await;
         let (status, trailers) = match result {
             Ok(trailers) => (Status::ok(""), trailers),
             Err(status) => {
@@ -179,9 +186,14 @@ impl PreparedCall {
     }
 
     /// Makes the call, and returns its trailers.
-    async fn call(self, connection: &Connection, lines: &Lines) -> Result<MetadataMap, Status> {
+    async fn call(
+        self,
+        connection: &Connection,
+        lines: &Lines,
+        memory: Memory,
+    ) -> Result<MetadataMap, Status> {
         let channel = connect(connection).await?;
-        let codec = DynamicCodec(self.method.output());
+        let codec = DynamicCodec(self.method.output(), memory);
         let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         grpc.ready().await.map_err(unreachable)?;
         let path = format!(
@@ -207,12 +219,12 @@ impl PreparedCall {
         let head = json!({"metadata": pairs(response.metadata())});
         lines.send(&head).await;
         let mut messages = response.into_inner();
-        while let Some(message) = messages.message().await? {
+        while let Some((message, held)) = messages.message().await? {
             let options = SerializeOptions::new();
             let value = message
                 .serialize_with_options(serde_json::value::Serializer, &options)
                 .map_err(|error| Status::internal(error.to_string()))?;
-            lines.send(&json!({"message": value})).await;
+            lines.send_held(&json!({"message": value}), held).await;
         }
         Ok(messages.trailers().await?.unwrap_or_default())
     }
@@ -255,10 +267,20 @@ struct Lines(mpsc::Sender<Result<Bytes, std::convert::Infallible>>);
 
 impl Lines {
     async fn send(&self, value: &Value) {
+        self.send_held(value, Reservation::default()).await;
+    }
+
+    /// Sends a line, whose memory is held until it is written.
+    async fn send_held(&self, value: &Value, mut held: Reservation) {
         let mut line = value.to_string();
         line.push('\n');
+        if held.bytes() > line.len() {
+            // Less is never an error.
+            let _ = held.resize(line.len());
+        }
+        let line = held.attach(line.into_bytes());
         // The browser may have stopped reading, which ends the call.
-        let _ = self.0.send(Ok(line.into())).await;
+        let _ = self.0.send(Ok(line)).await;
     }
 }
 
@@ -302,12 +324,12 @@ fn details(details: &[u8], pools: &Pools) -> Value {
     details.collect()
 }
 
-/// Sends messages that are encoded, and decodes those of one type.
-struct DynamicCodec(MessageDescriptor);
+/// Sends messages that are encoded, and decodes those of one type with memory for them.
+struct DynamicCodec(MessageDescriptor, Memory);
 
 impl Codec for DynamicCodec {
     type Encode = Bytes;
-    type Decode = DynamicMessage;
+    type Decode = (DynamicMessage, Reservation);
     type Encoder = WireEncoder;
     type Decoder = DynamicDecoder;
 
@@ -316,7 +338,7 @@ impl Codec for DynamicCodec {
     }
 
     fn decoder(&mut self) -> DynamicDecoder {
-        DynamicDecoder(self.0.clone())
+        DynamicDecoder(self.0.clone(), self.1.clone())
     }
 }
 
@@ -332,16 +354,18 @@ impl Encoder for WireEncoder {
     }
 }
 
-struct DynamicDecoder(MessageDescriptor);
+struct DynamicDecoder(MessageDescriptor, Memory);
 
 impl Decoder for DynamicDecoder {
-    type Item = DynamicMessage;
+    type Item = (DynamicMessage, Reservation);
     type Error = Status;
 
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<DynamicMessage>, Status> {
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
+        let held = self.1.reserve_long(MESSAGE_FACTOR * from.remaining());
+        let held = held.map_err(|e| Error::from(e).status(&StatusContext::default()))?;
         let decoded = DynamicMessage::decode(self.0.clone(), from);
         decoded
-            .map(Some)
+            .map(|message| Some((message, held)))
             .map_err(|error| Status::internal(error.to_string()))
     }
 }

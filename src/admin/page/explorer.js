@@ -114,7 +114,7 @@ function responsePanel() {
         return value.flatMap((one) => [h("dt", {}, one.field ?? ""), h("dd", {}, one.description ?? "")]);
       }
       if (value !== null && typeof value === "object" && !Array.isArray(value)) {
-        return Object.entries(value).flatMap(([inner, of]) => [h("dt", {}, inner), h("dd", {}, String(of))]);
+        return Object.entries(value).flatMap(([inner, of]) => [h("dt", {}, inner), h("dd", {}, breakable(String(of)))]);
       }
       return [h("dt", {}, name), h("dd", {}, typeof value === "string" ? value : JSON.stringify(value))];
     })));
@@ -326,7 +326,15 @@ export function explorerView() {
       if (name === "") return place.replaceChildren(welcome);
       const [serviceName, methodName] = name.split("/");
       const method = services.find((one) => one.name === serviceName)?.methods.find((one) => one.name === methodName);
-      if (!method) return place.replaceChildren(h("p", { class: "empty" }, `This gateway has no ${name}.`));
+      if (!method) {
+        // It may name a similar one.
+        const problem = await read(`/api/method?name=${encodeURIComponent(name)}`).then(() => "", (cause) => cause.message);
+        if (shown !== name) return;
+        const near = /, did you mean ([^ ?]+)\?$/.exec(problem)?.[1];
+        const full = near && (near.includes(".") ? `${near}/${methodName ?? ""}` : `${serviceName}/${near}`);
+        const known = services.some((one) => full === `${one.name}/${one.methods.find((each) => full === `${one.name}/${each.name}`)?.name}`);
+        return place.replaceChildren(h("p", { class: "empty" }, problem, known ? [" ", h("a", { href: `#/explorer/${full}` }, full)] : ""));
+      }
       // A form keeps what was typed, and a stream goes on.
       if (!panels.has(name)) {
         const types = await read(`/api/method?name=${encodeURIComponent(name)}`);

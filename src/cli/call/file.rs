@@ -96,7 +96,12 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    pub(super) async fn open(method: &MethodDescriptor, path: &str) -> Result<Self, String> {
+    /// Opens the file, which the rpc uploads with this request.
+    pub(super) async fn open(
+        method: &MethodDescriptor,
+        path: &str,
+        request: Option<&DynamicMessage>,
+    ) -> Result<Self, String> {
         let input = method.input();
         let rule = rules::rule(method, "upload");
         let member = |name| rule.as_ref().and_then(|rule| rules::text(rule, name));
@@ -110,6 +115,16 @@ impl Upload {
             .file_name()
             .map(|name| name.to_string_lossy().into_owned());
         let field = member("file_name").and_then(|name| input.get_field_by_name(&name));
+        if path == "-"
+            && let Some(field) = &field
+            && request.is_none_or(|request| !request.has_field(field))
+        {
+            let field = field.name();
+            return Err(format!(
+                "--data-file -: give the name of the file in the request, as in \
+                 '{{\"{field}\": \"NAME\"}}'"
+            ));
+        }
         let name = field.zip(base.filter(|_| path != "-"));
         let reader: Box<dyn tokio::io::AsyncRead + Send + Unpin> = match path {
             "-" => Box::new(tokio::io::stdin()),

@@ -106,13 +106,44 @@ fn tls_problem(error: &rustls::Error, has_ca: bool, authority: &str) -> String {
 /// Connects as an HTTP/2 client, and returns what is wrong with the response. None if
 /// nothing can be said.
 async fn probe(uri: &Uri) -> Option<String> {
+    let start = response(uri, HTTP2_PREFACE, 5).await?;
+    // A server of HTTP/1.1 can close the connection without a response.
+    let problem = problem_of(&start, uri)?;
+    if !start.is_empty() && !start.starts_with(b"HTTP/") {
+        return Some(problem);
+    }
+    let request = format!(
+        "GET /livez HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        uri.authority()?
+    );
+    let start = response(uri, request.as_bytes(), 12).await;
+    let http1 = start.and_then(|start| http1_problem(&start));
+    Some(http1.unwrap_or(problem))
+}
+
+/// Sends these bytes, and returns the first bytes of the response, at most so many.
+async fn response(uri: &Uri, request: &[u8], count: u64) -> Option<Vec<u8>> {
     let host = uri.host()?.trim_matches(['[', ']']);
     let port = uri.port_u16().unwrap_or(80);
     let mut stream = TcpStream::connect((host, port)).await.ok()?;
-    stream.write_all(HTTP2_PREFACE).await.ok()?;
-    let mut start = [0; 5];
-    let read = stream.read(&mut start).await.unwrap_or(0);
-    problem_of(start.get(..read)?, uri)
+    stream.write_all(request).await.ok()?;
+    let mut start = Vec::new();
+    // The bytes before an error say enough.
+    let _ = stream.take(count).read_to_end(&mut start).await;
+    Some(start)
+}
+
+/// Returns what is wrong with a port that responds to `GET /livez` over HTTP/1.1 with these
+/// bytes. None if it does not speak HTTP/1.1.
+fn http1_problem(start: &[u8]) -> Option<String> {
+    let status = start.strip_prefix(b"HTTP/1.")?.get(2..5)?;
+    Some(match status {
+        b"200" => "this is the port of an admin listener, with /livez and /metrics: give that of \
+                   `listen.grpc`"
+            .to_owned(),
+        _ => "this port serves HTTP/1.1, and gRPC needs HTTP/2; is it that of the gateway?"
+            .to_owned(),
+    })
 }
 
 /// Returns what is wrong with a port whose response begins with these bytes. None for HTTP/2.
@@ -160,6 +191,29 @@ mod tests {
                 (got, want) => got.is_none() && want.is_none(),
             };
             assert!(is_as_wanted, "{start:?}: {got:?}");
+        }
+    }
+
+    #[test]
+    fn admin_listener_is_known_by_its_health() {
+        for (start, want) in [
+            (
+                &b"HTTP/1.1 200"[..],
+                Some("this is the port of an admin listener"),
+            ),
+            (
+                b"HTTP/1.0 200",
+                Some("this is the port of an admin listener"),
+            ),
+            (b"HTTP/1.1 404", Some("serves HTTP/1.1")),
+            (b"HTTP/1.1", None),
+            (b"", None),
+            (b"\x15\x03\x03\x00\x02", None),
+        ] {
+            let got = http1_problem(start);
+            assert_eq!(got.is_some(), want.is_some(), "{start:?}");
+            let is_as_wanted = got.is_none_or(|got| got.contains(want.unwrap_or_default()));
+            assert!(is_as_wanted, "{start:?}");
         }
     }
 

@@ -5,15 +5,19 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::Uri;
-use tonic::metadata::{MetadataKey, MetadataMap, MetadataValue};
+use tonic::metadata::{Ascii, Binary, MetadataKey, MetadataMap, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status};
 
+use super::failure::Failure;
 use super::options::{ConnectionOptions, Env, NamedFile};
+use super::text::sanitize;
 use super::{diagnosis, failure};
 use crate::server::TOKEN;
 
@@ -40,14 +44,13 @@ impl Gateway {
         options: &ConnectionOptions,
         env: Env<'_>,
     ) -> Result<Self, String> {
-        let url = &options.url(env);
+        let url = options.url(env)?;
         let origin = match options.gateway {
             None if env("DRAWBRIDGE_GATEWAY").is_some() => "DRAWBRIDGE_GATEWAY",
             _ => "--gateway",
         };
         let bad = |problem: &dyn std::fmt::Display| format!("{origin} {url}: {problem}");
-        let mut endpoint = Endpoint::from_shared(url.clone())
-            .map_err(|e| bad(&e))?
+        let mut endpoint = Endpoint::from(url.clone())
             .connect_timeout(Duration::from_secs(10))
             .http2_keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
@@ -57,7 +60,7 @@ impl Gateway {
             options.key_file(env),
         );
         let mut has_ca = false;
-        match endpoint.uri().scheme_str() {
+        match url.scheme_str() {
             Some("http") => {
                 let files = [&ca, &cert, &key].into_iter().flatten();
                 // Variables are those of other gateways.
@@ -67,7 +70,7 @@ impl Gateway {
                     ));
                 }
             }
-            Some("https") => {
+            _ => {
                 has_ca = ca.is_some();
                 let mut tls = tls(ca.as_ref(), cert.as_ref(), key.as_ref())?;
                 if let Some(name) = &options.server_name {
@@ -83,7 +86,6 @@ impl Gateway {
                     }
                 })?;
             }
-            _ => return Err(bad(&"must be http://HOST:PORT or https://HOST:PORT")),
         }
         let metadata = metadata(options, env)?;
         let uri = endpoint.uri().clone();
@@ -106,6 +108,20 @@ impl Gateway {
     /// Returns a client for calls of any rpc.
     pub(in crate::cli) fn grpc(&self) -> Grpc<Channel> {
         Grpc::new(self.channel()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    }
+
+    /// Sends calls to this upstream.
+    pub(in crate::cli) fn set_upstream(&mut self, upstream: Option<&str>) -> Result<(), Failure> {
+        let Some(upstream) = upstream else {
+            return Ok(());
+        };
+        let value = MetadataValue::try_from(upstream).ok();
+        let value = value.filter(|_| !upstream.is_empty()).ok_or_else(|| {
+            let name = sanitize(upstream);
+            Failure::unknown(format!("--upstream: `{name}` is no name of an upstream"))
+        })?;
+        self.metadata.insert("drawbridge-upstream", value);
+        Ok(())
     }
 
     /// Returns a request with the metadata of each call.
@@ -136,8 +152,26 @@ impl Gateway {
         }
     }
 
-    /// Describes a status of the gateway.
+    /// Describes why a call has no status of the gateway; none if it has.
+    fn transport_problem(&self, status: &Status) -> Option<String> {
+        let cause = diagnosis::last_cause(status.source()?);
+        let uri = &self.uri;
+        Some(format!(
+            "the connection to the gateway at {uri} has failed: {cause}"
+        ))
+    }
+
+    /// Describes a status in one line.
+    pub(in crate::cli) fn line(&self, status: &Status) -> String {
+        let problem = self.transport_problem(status);
+        problem.unwrap_or_else(|| failure::line(status))
+    }
+
+    /// Describes a status of the gateway, or the failed connection.
     pub(in crate::cli) fn details(&self, status: &Status) -> Vec<String> {
+        if let Some(problem) = self.transport_problem(status) {
+            return vec![problem];
+        }
         let mut lines = failure::lines(status);
         if status.code() == Code::Unauthenticated {
             let metadata = &self.metadata;
@@ -198,31 +232,114 @@ fn read(file: &NamedFile) -> Result<Vec<u8>, String> {
 
 fn metadata(options: &ConnectionOptions, env: Env<'_>) -> Result<MetadataMap, String> {
     let mut metadata = MetadataMap::new();
-    let mut add = |name: &str, value: &str, secret: bool| {
-        let key = MetadataKey::from_bytes(name.as_bytes());
-        let value = MetadataValue::try_from(value);
-        let (Ok(key), Ok(mut value)) = (key, value) else {
-            return Err(format!(
-                "the name or the value of the metadata `{name}` is invalid in gRPC"
-            ));
-        };
-        value.set_sensitive(secret);
-        metadata.insert(key, value);
+    let mut add = |name: &str, value: &str| -> Result<(), String> {
+        let invalid = |what| format!("the {what} of the metadata `{name}` is invalid in gRPC");
+        if name.ends_with("-bin") {
+            let key = MetadataKey::<Binary>::from_bytes(name.as_bytes());
+            let decoded = STANDARD
+                .decode(value)
+                .or_else(|_| STANDARD_NO_PAD.decode(value));
+            let bytes = decoded.map_err(|_| format!("the metadata `{name}` is not base64"))?;
+            let mut value = MetadataValue::from_bytes(&bytes);
+            value.set_sensitive(true);
+            metadata.append_bin(key.map_err(|_| invalid("name"))?, value);
+            return Ok(());
+        }
+        let key = MetadataKey::<Ascii>::from_bytes(name.as_bytes()).map_err(|_| invalid("name"))?;
+        let mut value = MetadataValue::try_from(value).map_err(|_| invalid("value"))?;
+        value.set_sensitive(true);
+        metadata.append(key, value);
         Ok(())
     };
+    let is_given = |wanted: &str| {
+        let mut names = options.metadata.iter();
+        names.any(|text| {
+            let name = text.split_once('=').map_or("", |(name, _)| name);
+            name.eq_ignore_ascii_case(wanted)
+        })
+    };
     for (name, variable) in [(TOKEN, "DRAWBRIDGE_TOKEN"), (UPSTREAM_TOKEN, "OS_TOKEN")] {
-        if let Some(token) = env(variable) {
-            add(name, &token, true)?;
+        // A flag has precedence over its variable.
+        if let Some(token) = env(variable).filter(|_| !is_given(name)) {
+            add(name, &token)?;
         }
-    }
-    if let Some(upstream) = &options.upstream {
-        add("drawbridge-upstream", upstream, false)?;
     }
     for text in &options.metadata {
-        match text.split_once('=') {
-            Some((name, value)) => add(&name.to_ascii_lowercase(), value, true)?,
-            None => return Err("--metadata: write NAME=VALUE".to_owned()),
+        let Some((name, value)) = text.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+            return Err("--metadata: write NAME=VALUE".to_owned());
+        };
+        let name = name.to_ascii_lowercase();
+        if let Some(problem) = reserved_name(&name) {
+            return Err(format!("--metadata {name}: {problem}"));
         }
+        add(&name, value)?;
     }
     Ok(metadata)
+}
+
+/// Returns why metadata of this name cannot be given: it is part of the protocol, or has a flag.
+fn reserved_name(name: &str) -> Option<&'static str> {
+    match name {
+        "grpc-timeout" => Some("give the deadline with --timeout, of `call` and `watch`"),
+        "drawbridge-upstream" => Some("give the upstream with --upstream, of `call` and `watch`"),
+        "content-type" | "te" | "user-agent" | "content-length" | "connection" | "host"
+        | "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection" => {
+            Some("is a header of the protocol, which this program sets")
+        }
+        _ if name.starts_with("grpc-") => Some("is a header of gRPC, which this program sets"),
+        _ if name.starts_with(':') => Some("is a header of HTTP/2, which this program sets"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_has_all_values_and_no_header_of_the_protocol() {
+        let read = |given: &[&str]| {
+            let options = ConnectionOptions {
+                metadata: given.iter().map(|text| (*text).to_owned()).collect(),
+                ..ConnectionOptions::default()
+            };
+            metadata(&options, &|name| (name == "OS_TOKEN").then(|| "env".into()))
+        };
+        let values = |metadata: &MetadataMap, name: &str| {
+            let values = metadata.get_all(name).iter();
+            let values = values.map(|value| value.to_str().unwrap().to_owned());
+            values.collect::<Vec<_>>()
+        };
+        let all = read(&["x-a=1", "X-A=2", "b-bin=aGk"]).unwrap();
+        assert_eq!(values(&all, "x-a"), ["1", "2"]);
+        assert_eq!(values(&all, UPSTREAM_TOKEN), ["env"]);
+        let bytes = all.get_bin("b-bin").unwrap().to_bytes().unwrap();
+        assert_eq!(bytes, "hi");
+        let own = read(&["x-auth-token=flag"]).unwrap();
+        assert_eq!(values(&own, UPSTREAM_TOKEN), ["flag"]);
+        for (text, want) in [
+            (
+                "grpc-timeout=1S",
+                "--metadata grpc-timeout: give the deadline with --timeout",
+            ),
+            (
+                "GRPC-Encoding=gzip",
+                "--metadata grpc-encoding: is a header of gRPC",
+            ),
+            ("te=x", "--metadata te: is a header of the protocol"),
+            (
+                "drawbridge-upstream=u",
+                "--metadata drawbridge-upstream: give the upstream with",
+            ),
+            ("=x", "--metadata: write NAME=VALUE"),
+            ("x", "--metadata: write NAME=VALUE"),
+            ("a b=hidden", "the name of the metadata `a b` is invalid"),
+            ("a=hidden\n", "the value of the metadata `a` is invalid"),
+            ("a-bin=hidden!", "the metadata `a-bin` is not base64"),
+        ] {
+            let problem = read(&[text]).unwrap_err();
+            assert!(problem.starts_with(want), "{text}: {problem}");
+            assert!(!problem.contains("hidden"), "{problem}");
+        }
+    }
 }

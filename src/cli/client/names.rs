@@ -159,6 +159,16 @@ pub(in crate::cli) fn ambiguous(name: &str, several: &[&str]) -> String {
     text
 }
 
+/// Checks that a name is not empty, or only separators.
+pub(in crate::cli) fn check(name: &str) -> Result<(), Failure> {
+    match segments(name.trim()).is_empty() {
+        false => Ok(()),
+        true => Err(Failure::unknown(
+            "the name is empty; `drawbridge ls` lists the services",
+        )),
+    }
+}
+
 /// Finds the rpc of this name.
 pub(in crate::cli) fn method(api: &Api, name: &str) -> Result<MethodDescriptor, Failure> {
     let methods = api.methods();

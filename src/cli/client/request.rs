@@ -33,6 +33,7 @@ fn documents(argument: &str) -> Result<Vec<Document>, String> {
             read.map_err(|e| format!("standard input: {e}"))?;
             ("standard input".to_owned(), text)
         }
+        Some("") => return Err("@: write @FILE, or @- for standard input".to_owned()),
         Some(path) => {
             let text = std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
             (path.to_owned(), text)
@@ -95,7 +96,7 @@ fn message(
     document: &Document,
 ) -> Result<DynamicMessage, Vec<String>> {
     let text = document.text.get();
-    // All unknown names at once, with similar ones. What is no such value fails below.
+    // All unknown names at once, with similar ones. Text that is not JSON fails below.
     if let Ok(value) = serde_json::from_str(text) {
         let mut problems = Vec::new();
         find_unknown(descriptor, &value, "", &mut problems);
@@ -225,7 +226,7 @@ fn listed(known: &[&str], what: &str) -> String {
     }
 }
 
-/// Describes a text that is no value of an enum: similar values first, then all.
+/// Describes a text that an enum does not have: similar values first, then all.
 fn unknown_value(kind: &EnumDescriptor, text: &str, path: &str) -> Option<String> {
     let names: Vec<String> = kind.values().map(|value| value.name().to_owned()).collect();
     let known: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -420,6 +421,7 @@ mod tests {
                 "the request: is not JSON: expected value at line 1 column 7",
             ),
             ("@/no/such", "/no/such: No such file"),
+            ("@", "@: write @FILE"),
         ] {
             let problem = texts(argument).unwrap_err();
             assert!(problem.contains(want), "{problem}");

@@ -44,8 +44,31 @@ impl MethodKind {
     }
 }
 
+/// Returns whether a stream ends by itself: that of a REST call, or a watch with a final state.
+pub(in crate::cli) fn ends(method: &MethodDescriptor) -> bool {
+    if !method.is_server_streaming() {
+        return true;
+    }
+    match rule(method, "watch") {
+        Some(watch) => {
+            let has = |name| text(&watch, name).is_some();
+            let is_log = watch.has_field_by_name("log") || watch.has_field_by_name("text_log");
+            match is_log {
+                true => has("ends_with") && !has("until_final"),
+                false => has("state") && !has("key"),
+            }
+        }
+        None => route(method).is_some(),
+    }
+}
+
 fn is_http_body(message: &MessageDescriptor) -> bool {
     message.full_name() == HTTP_BODY
+}
+
+/// Returns whether a message is the event of a watch.
+pub(in crate::cli) fn is_event(message: &MessageDescriptor) -> bool {
+    message.full_name() == WATCH_EVENT
 }
 
 /// Returns the field of the event in a message of a watch.
@@ -109,6 +132,19 @@ pub(in crate::cli) fn enum_text(value: &EnumValueDescriptor) -> Option<String> {
     let options = value.options();
     let rules = options.get_extension(&extension);
     text(rules.as_message()?, "name")
+}
+
+/// Returns whether the elements of a list are the segments of URLs.
+pub(in crate::cli) fn has_url_pattern(field: &FieldDescriptor) -> bool {
+    let pool = field.parent_pool();
+    let Some(extension) = pool.get_extension_by_name("drawbridge.v1.field") else {
+        return false;
+    };
+    let options = field.options();
+    let rules = options.get_extension(&extension);
+    rules
+        .as_message()
+        .is_some_and(|rules| text(rules, "url_pattern").is_some())
 }
 
 /// Returns the behaviors of a field, such as `REQUIRED`.

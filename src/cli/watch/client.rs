@@ -11,7 +11,6 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Status};
 
 use super::stream_request::{Message, StreamRequest};
-use crate::cli::client::failure;
 use crate::cli::client::gateway::{Gateway, last_cause};
 use crate::server::WireCodec;
 use drawbridge_transcoder::json::wire;
@@ -70,7 +69,7 @@ pub(super) async fn follow(
                     && attempts + 1 < MAX_ATTEMPTS =>
             {
                 attempts += 1;
-                let retry = StreamEvent::Retry(failure::line(&status));
+                let retry = StreamEvent::Retry(gateway.line(&status));
                 // Only the first attempt of a row is reported.
                 if attempts == 1 && events.send((id, retry)).await.is_err() {
                     return;

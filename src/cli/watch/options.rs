@@ -1,11 +1,12 @@
 //! Arguments of `drawbridge watch`.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::cli::client::duration;
-use crate::cli::client::options::ConnectionOptions;
+use crate::cli::client::options::{ConnectionOptions, UpstreamOption};
 
 /// Arguments of `drawbridge watch`.
 #[derive(Args, Clone, Debug)]
@@ -31,7 +32,7 @@ pub struct Options {
     /// The same as JSON; may be repeated.
     #[arg(long = "data", short, value_name = "JSON|@FILE")]
     pub data: Vec<String>,
-    /// Project id, for stack and the like. Default: that of the upstream.
+    /// Project id: the field `project_id` of the request. Default: that of the upstream.
     #[arg(long, value_name = "ID", global = true)]
     pub project: Option<String>,
     /// End after this time if the state is not final by then, with exit code 124: 90 (seconds),
@@ -52,6 +53,8 @@ pub struct Options {
     pub json: bool,
     #[command(flatten)]
     pub connection: ConnectionOptions,
+    #[command(flatten)]
+    pub upstream: UpstreamOption,
 }
 
 /// Format of the output.
@@ -87,9 +90,19 @@ pub enum Subject {
     /// JP1/AO tasks, their steps and their logs.
     Task {
         /// Numbers.
-        #[arg(required = true, value_name = "ID")]
+        #[arg(required = true, value_name = "ID", value_parser = task_id)]
         ids: Vec<u64>,
     },
+}
+
+/// Parses the id of a task.
+fn task_id(text: &str) -> Result<u64, String> {
+    // JP1/AO has ids of 64 bits with a sign.
+    let id = text.parse::<u64>().ok();
+    id.filter(|id| i64::try_from(*id).is_ok()).ok_or_else(|| {
+        "write the number of a task, for example 10001; `drawbridge call ListTasks` lists them"
+            .to_owned()
+    })
 }
 
 /// The kinds of resources, as they are written.
@@ -105,31 +118,33 @@ impl Subject {
         }
     }
 
-    /// Returns the names or ids.
+    /// Returns the names or ids, each once.
     pub(super) fn names(&self) -> Vec<String> {
-        match self {
+        let mut names = match self {
             Self::Stack { names } => names.clone(),
             Self::Deployment { ids } | Self::Job { ids } => ids.clone(),
             Self::Task { ids } => ids.iter().map(u64::to_string).collect(),
-        }
+        };
+        let mut seen = HashSet::new();
+        names.retain(|name| seen.insert(name.clone()));
+        names
     }
 }
 
 /// The command that responds to the question of a task.
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
-    id: u64,
     /// The flags of the connection.
     flags: String,
 }
 
 impl Answer {
-    /// Returns the command that selects this button, ready to paste into a shell.
-    pub(super) fn command(&self, label: &str) -> String {
-        let Self { id, flags } = self;
+    /// Returns the command that selects this button of a task, ready to paste into a shell.
+    pub(super) fn command(&self, id: u64, label: &str) -> String {
+        let flags = &self.flags;
         let label = shell_json(label);
         format!(
-            r#"drawbridge call {JP1AO}.TaskService/RespondTask '{{"id": {id}, "labels": {{{label}: "true"}}}}'{flags}"#
+            r#"drawbridge call {RESPOND} '{{"id": {id}, "labels": {{{label}: "true"}}}}'{flags}"#
         )
     }
 }
@@ -147,7 +162,8 @@ fn shell_json(text: &str) -> String {
     json + "\""
 }
 
-const JP1AO: &str = "hitachi.automation.v1";
+/// The rpc that responds to the question of a task.
+pub(super) const RESPOND: &str = "hitachi.automation.v1.TaskService/RespondTask";
 
 impl Options {
     pub(super) fn format(&self) -> Option<Format> {
@@ -158,24 +174,27 @@ impl Options {
     }
 
     /// Returns the command that responds to the question of a task, in the same environment.
-    pub(super) fn answer(&self, name: &str) -> Option<Answer> {
-        let Some(Subject::Task { .. }) = self.subject else {
-            return None;
-        };
-        Some(Answer {
-            id: name.parse().ok()?,
-            flags: self.connection.as_flags(),
-        })
+    pub(super) fn answer(&self) -> Answer {
+        Answer {
+            flags: self.connection.as_flags() + &self.upstream.as_flag(),
+        }
     }
 
-    /// Checks that there is one subject, and returns what is wrong.
+    /// Checks that there is one subject and that each flag has an effect, and returns what is
+    /// wrong.
     pub(super) fn problem(&self) -> Option<String> {
+        if self.project.as_deref() == Some("") {
+            return Some("--project: the id is empty".to_owned());
+        }
         match (&self.subject, &self.method) {
             (Some(_), Some(method)) => Some(format!("`{method}` before the kind of a resource")),
-            (None, None) => Some(format!(
-                "write what to watch: {} with its name, or SERVICE/METHOD",
-                KINDS.join(", ")
-            )),
+            (Some(subject), None) => self.problem_of(subject),
+            (None, method) if method.as_ref().is_none_or(|name| name.trim().is_empty()) => {
+                Some(format!(
+                    "write what to watch: {} with its name, or SERVICE/METHOD",
+                    KINDS.join(", ")
+                ))
+            }
             (None, Some(word)) if !word.contains(['/', '.']) => {
                 // A misspelled kind, reported without a gateway.
                 let near = crate::spelling::nearest(word, KINDS.into_iter());
@@ -183,6 +202,20 @@ impl Options {
             }
             _ => None,
         }
+    }
+
+    fn problem_of(&self, subject: &Subject) -> Option<String> {
+        let kind = subject.kind();
+        if !self.data.is_empty() {
+            return Some(format!("-d is for SERVICE/METHOD, not for {kind}"));
+        }
+        if self.project.is_some() && matches!(subject, Subject::Task { .. }) {
+            return Some("--project: JP1/AO has no projects".to_owned());
+        }
+        if subject.names().iter().any(|name| name.trim().is_empty()) {
+            return Some(format!("the name of a {kind} is empty"));
+        }
+        None
     }
 }
 
@@ -214,11 +247,11 @@ mod tests {
             ),
             (
                 &more,
-                " --upstream 'it'\\''s' --metadata \"x-my-key=$X_MY_KEY\"",
+                " --metadata \"x-my-key=$X_MY_KEY\" --upstream 'it'\\''s'",
             ),
         ] {
-            let answer = options(args).answer("7").unwrap();
-            assert_eq!(answer.command("labelbutton1"), format!("{start}{end}"));
+            let answer = options(args).answer();
+            assert_eq!(answer.command(7, "labelbutton1"), format!("{start}{end}"));
         }
     }
 
@@ -256,12 +289,12 @@ mod tests {
             ["--ca", &*ca],
             ["--cert", &*cert],
             ["--key", &*key],
-            ["--upstream", odd],
             ["--metadata", "x-my-key=hidden"],
             ["--metadata", "1.a$b'=hidden"],
+            ["--upstream", odd],
         ];
         let mut options = options(&args.concat());
-        let command = |options: &Options| options.answer("7").unwrap().command(label);
+        let command = |options: &Options| options.answer().command(7, label);
         let arguments = shell_arguments(&command(&options), &env);
         let own = format!("x-my-key={secret}");
         assert_eq!(
@@ -274,12 +307,53 @@ mod tests {
             serde_json::json!({"id": 7, "labels": {label: "true"}})
         );
         let mut want = args.concat();
-        (want[11], want[13]) = (&own, "1.a$b'=digit");
+        (want[9], want[11]) = (&own, "1.a$b'=digit");
         assert_eq!(arguments[3..], want);
         // The files of a shell's home, and options that look like one.
         for name in ["~/ca.pem", "-x", "=a", "ca[1].pem", "", " "] {
             options.connection.ca = Some(name.into());
             assert_eq!(shell_arguments(&command(&options), &env)[6], name);
+        }
+    }
+
+    #[test]
+    fn flags_without_effect_are_rejected() {
+        #[derive(Debug, clap::Parser)]
+        struct Args {
+            #[command(flatten)]
+            options: Options,
+        }
+        for (args, want) in [
+            (&["stack", "a", "a", "b"][..], None),
+            (&["stack", "a", "--project", "p"], None),
+            (&["WatchStack", "{}", "--project", "p"], None),
+            (
+                &["task", "7", "--project", "p"],
+                Some("--project: JP1/AO has no projects"),
+            ),
+            (
+                &["-d", "{}", "stack", "a"],
+                Some("-d is for SERVICE/METHOD, not for stack"),
+            ),
+            (
+                &["stack", "a", "--project", ""],
+                Some("--project: the id is empty"),
+            ),
+            (&["job", " "], Some("the name of a job is empty")),
+            (&["stack", "a", ""], Some("the name of a stack is empty")),
+        ] {
+            let all = [&["watch"], args].concat();
+            let options = <Args as clap::Parser>::parse_from(all).options;
+            assert_eq!(options.problem().as_deref(), want, "{args:?}");
+        }
+        let twice = <Args as clap::Parser>::parse_from(["watch", "stack", "a", "b", "a"]);
+        assert_eq!(twice.options.subject.unwrap().names(), ["a", "b"]);
+        for id in ["x", "-1", "1.5", "", "99999999999999999999"] {
+            assert!(
+                task_id(id)
+                    .unwrap_err()
+                    .starts_with("write the number of a task")
+            );
         }
     }
 

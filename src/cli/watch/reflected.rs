@@ -9,9 +9,10 @@ use prost_reflect::{
 };
 use serde_json::{Map, json};
 
-use super::stream_request::{Decode, Message, Source, StreamRequest};
+use super::stream_request::{Decode, Message, Source, StreamRequest, rest_json};
 use crate::cli::client::names::full_name;
-use crate::cli::client::{proto_json, rules};
+use crate::cli::client::{proto_json, resource_name, rules};
+use drawbridge_transcoder::contract::{Contract, Method};
 
 /// The message of a line of a text.
 const LOG_LINE: &str = "drawbridge.v1.LogLine";
@@ -27,15 +28,32 @@ struct Reflected {
     /// Paths in the resource.
     state: Option<String>,
     key: Option<String>,
+    /// Whether the annotations name the state, which says how the watch ends. Otherwise its field
+    /// is guessed, and changes of other fields are shown, too.
+    has_outcome: bool,
+    /// The list of the resource's parts, such as the steps of a rollout.
+    parts: Option<Parts>,
     /// The field that resumes a log.
     marker: Option<FieldDescriptor>,
+    /// The rpc of the built-in contract.
+    built_in: Option<Arc<Method>>,
     has_proto_json: bool,
+}
+
+/// A list of parts, each with a state.
+#[derive(Debug)]
+struct Parts {
+    /// Whether the list is a field of the resource, not of the message.
+    is_in_item: bool,
+    list: FieldDescriptor,
+    state: String,
 }
 
 /// Returns the stream of a watch rpc, and none for any other rpc.
 pub(super) fn stream_request(
     method: &MethodDescriptor,
     request: &DynamicMessage,
+    contract: &Contract,
     has_proto_json: bool,
 ) -> Option<StreamRequest> {
     let output = method.output();
@@ -63,25 +81,81 @@ pub(super) fn stream_request(
     let resume = resume.map(|(field, marker)| (field.number(), marker.name().into()));
     // A log without a marker would begin again.
     let is_repeatable = !has("start") && (source != Source::Log || resume.is_some());
+    let path = format!("/{}", full_name(method));
+    let item = item_field(method, &event, text("poll"), text("item"));
+    let item_kind = item.as_ref().and_then(message_of);
     let reflected = Reflected {
-        item: item_field(method, &event, text("poll"), text("item")),
+        state: text("state").or_else(|| state_field(item_kind.as_ref()?)),
+        has_outcome: text("state").is_some(),
+        parts: parts(&output, item_kind.as_ref()),
+        item,
         event,
         source,
-        state: text("state"),
         key: text("key"),
         marker,
+        built_in: contract.method(&path).cloned(),
         has_proto_json,
         output,
     };
     Some(StreamRequest {
         source,
         name: method.name().to_owned(),
-        path: format!("/{}", full_name(method)),
+        path,
         request: Bytes::from(request.encode_to_vec()),
         resume,
         is_repeatable,
         decoder: Arc::new(reflected),
     })
+}
+
+fn message_of(field: &FieldDescriptor) -> Option<MessageDescriptor> {
+    match field.kind() {
+        Kind::Message(message) => Some(message),
+        _ => None,
+    }
+}
+
+/// Returns the field that has the state of a resource by its name: `status`, `state`, `phase`, or
+/// one that ends so.
+fn state_field(resource: &MessageDescriptor) -> Option<String> {
+    let is_text = |field: &FieldDescriptor| {
+        !field.is_list() && matches!(field.kind(), Kind::Enum(_) | Kind::String)
+    };
+    let names = ["status", "state", "phase"];
+    let exact = names.iter().find_map(|name| {
+        let field = resource.get_field_by_name(name);
+        field.filter(is_text)
+    });
+    let by_end = || {
+        resource.fields().find(|field| {
+            let end = field.name().rsplit_once('_').map(|(_, end)| end);
+            end.is_some_and(|end| names.contains(&end)) && is_text(field)
+        })
+    };
+    let field = exact.or_else(by_end)?;
+    Some(field.name().to_owned())
+}
+
+/// Finds the list of parts: messages with a name and a state, next to the resource or in it.
+fn parts(output: &MessageDescriptor, item: Option<&MessageDescriptor>) -> Option<Parts> {
+    let messages = [Some(output), item].into_iter().flatten();
+    let lists = messages.enumerate().flat_map(|(number, message)| {
+        let lists = message
+            .fields()
+            .filter(|field| field.is_list() && !field.is_map());
+        let lists: Vec<_> = lists.map(|list| (number > 0, list)).collect();
+        lists
+    });
+    let mut parts = lists.filter_map(|(is_in_item, list)| {
+        let part = message_of(&list)?;
+        resource_name::identifier(&part, list.name())?;
+        Some(Parts {
+            is_in_item,
+            state: state_field(&part)?,
+            list,
+        })
+    });
+    parts.next()
 }
 
 /// Finds the field of the type that the polled rpc returns, or else the first message.
@@ -130,34 +204,33 @@ impl Decode for Reflected {
     fn decode(&self, bytes: &[u8]) -> Option<Message> {
         let message = DynamicMessage::decode(self.output.clone(), bytes).ok()?;
         let proto_json = proto_json::of(&self.output, bytes)?;
+        let built_in = self.built_in.as_deref();
+        let rest = built_in.and_then(|method| rest_json(method, bytes));
         Some(Message {
-            json: self.view(&message, &proto_json),
+            json: self.view(&message, &proto_json, rest),
             proto_json: self.has_proto_json.then_some(proto_json),
         })
     }
 }
 
 impl Reflected {
-    /// Returns what a view shows of a message.
-    fn view(&self, message: &DynamicMessage, all: &serde_json::Value) -> serde_json::Value {
-        let event = all.get(self.event.json_name());
-        let text = |name: &str| event.and_then(|event| event.get(name)?.as_str());
-        let short = |name: &str, prefix: &str| {
-            let value = text(name).unwrap_or_default();
-            value.strip_prefix(prefix).unwrap_or(value).to_owned()
+    /// Returns what a view shows of a message: as its REST API has it, if the built-in contract
+    /// has the rpc, and in the member `watched` what descriptors and annotations say.
+    fn view(
+        &self,
+        message: &DynamicMessage,
+        all: &serde_json::Value,
+        rest: Option<serde_json::Value>,
+    ) -> serde_json::Value {
+        let is_built_in = rest.is_some();
+        let mut members = match rest {
+            Some(serde_json::Value::Object(members)) => members,
+            _ => Map::from_iter([("event".to_owned(), self.event(all))]),
         };
-        let kind = short("type", "WATCH_EVENT_TYPE_");
-        let mut members = Map::new();
-        let mut view_event = json!({"type": kind, "outcome": short("outcome", "OUTCOME_")});
-        for (to, from) in [
-            ("observed_at", "observedAt"),
-            ("unconfirmed_since", "unconfirmedSince"),
-        ] {
-            if let Some(time) = text(from) {
-                view_event[to] = json!(time);
-            }
-        }
-        members.insert("event".to_owned(), view_event);
+        let is_started = message
+            .get_field(&self.event)
+            .as_message()
+            .is_some_and(is_started);
         let item = self.item.as_ref().filter(|item| message.has_field(item));
         let value = item.map(|item| message.get_field(item));
         let item_message = value.as_ref().and_then(|value| value.as_message());
@@ -168,26 +241,28 @@ impl Reflected {
                 .unwrap_or_default()
         };
         let member = |field: &FieldDescriptor| all.get(field.json_name()).cloned();
+        let mut watched = json!({
+            "state": at(&self.state),
+            "key": at(&self.key),
+            "has_outcome": self.has_outcome,
+        });
         match self.source {
-            _ if kind == "STARTED" => {
-                let mut rest = all.clone();
-                if let Some(rest) = rest.as_object_mut() {
-                    rest.remove(self.event.json_name());
-                }
-                // The response of the call is usually in one field.
-                let inner = match rest.as_object() {
-                    Some(members) if members.len() == 1 => members.values().next().cloned(),
-                    _ => None,
-                };
-                let response = inner.filter(serde_json::Value::is_object).unwrap_or(rest);
+            _ if is_started => {
+                let (started, response) = self.started(message, all);
+                watched["names"] = json!(started);
                 members.insert("started".to_owned(), response);
             }
-            Source::State | Source::Events => {
-                members.insert("task".to_owned(), json!({"status": at(&self.state)}));
-            }
-            Source::Items => {
-                let item = json!({"key": at(&self.key), "state": at(&self.state)});
-                members.insert("item".to_owned(), item);
+            Source::State | Source::Events | Source::Items => {
+                // What the view compares, without the state, which it shows anyway.
+                let mut fields = item.and_then(member).unwrap_or_default();
+                if let (Some(fields), Some(state)) = (fields.as_object_mut(), &self.state) {
+                    let state = lower_camel_case(state.split('.').next().unwrap_or_default());
+                    fields.retain(|name, _| *name != state && *name != format!("{state}Raw"));
+                }
+                watched["item"] = fields;
+                if !is_built_in && let Some(parts) = &self.parts {
+                    watched["parts"] = parts.of(message, item_message);
+                }
             }
             Source::Log => {
                 let entry = item.and_then(member);
@@ -212,8 +287,89 @@ impl Reflected {
                 }
             }
         }
+        members.insert("watched".to_owned(), watched);
         serde_json::Value::Object(members)
     }
+
+    /// Returns the event of a message, with short names of enum values.
+    fn event(&self, all: &serde_json::Value) -> serde_json::Value {
+        let event = all.get(self.event.json_name());
+        let text = |name: &str| event.and_then(|event| event.get(name)?.as_str());
+        let short = |name: &str, prefix: &str| {
+            let value = text(name).unwrap_or_default();
+            value.strip_prefix(prefix).unwrap_or(value).to_owned()
+        };
+        let mut view = json!({
+            "type": short("type", "WATCH_EVENT_TYPE_"),
+            "outcome": short("outcome", "OUTCOME_"),
+        });
+        for (to, from) in [
+            ("observed_at", "observedAt"),
+            ("unconfirmed_since", "unconfirmedSince"),
+        ] {
+            if let Some(time) = text(from) {
+                view[to] = json!(time);
+            }
+        }
+        view
+    }
+
+    /// Returns the response of the call that a watch begins with, and the names of the resources
+    /// in it.
+    fn started(
+        &self,
+        message: &DynamicMessage,
+        all: &serde_json::Value,
+    ) -> (Vec<String>, serde_json::Value) {
+        let mut rest = all.clone();
+        if let Some(rest) = rest.as_object_mut() {
+            rest.remove(self.event.json_name());
+        }
+        // The response of the call is usually in one field.
+        let inner = match rest.as_object() {
+            Some(members) if members.len() == 1 => members.values().next().cloned(),
+            _ => None,
+        };
+        let response = inner.filter(serde_json::Value::is_object).unwrap_or(rest);
+        let fields = message.fields().filter(|(field, _)| *field != self.event);
+        let names = fields.filter_map(|(_, value)| value.as_message().map(resource_name::of));
+        (names.flatten().collect(), response)
+    }
+}
+
+/// Returns whether a `drawbridge.v1.WatchEvent` has the response of a call.
+fn is_started(event: &DynamicMessage) -> bool {
+    text_at(event, "type")
+        .is_some_and(|kind| kind == "WATCH_EVENT_TYPE_STARTED" || kind == "STARTED")
+}
+
+impl Parts {
+    /// Returns the name and the state of each part.
+    fn of(&self, message: &DynamicMessage, item: Option<&DynamicMessage>) -> serde_json::Value {
+        let Some(within) = (if self.is_in_item { item } else { Some(message) }) else {
+            return json!([]);
+        };
+        let list = within.get_field(&self.list);
+        let parts = list.as_list().unwrap_or_default().iter();
+        let parts = parts.filter_map(Value::as_message).map(|part| {
+            json!({
+                "name": resource_name::of_message(part, self.list.name()),
+                "status": text_at(part, &self.state),
+            })
+        });
+        parts.collect()
+    }
+}
+
+/// Returns `stackStatus` for `stack_status`.
+fn lower_camel_case(name: &str) -> String {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |name, word| {
+        let mut chars = word.chars();
+        let start = chars.next().map(|c| c.to_ascii_uppercase());
+        name + &start.into_iter().chain(chars).collect::<String>()
+    })
 }
 
 /// Returns the text at a field path: of an enum the text of the REST API, which is in a field of
@@ -280,7 +436,8 @@ pub(super) fn name(method: &MethodDescriptor, request: &DynamicMessage) -> Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use prost_reflect::DescriptorPool;
+    use crate::cli::watch::view::{Line, View};
+    use prost_reflect::{DescriptorPool, ReflectMessage as _};
 
     fn stream(pool: &DescriptorPool, service: &str, rpc: &str) -> Option<StreamRequest> {
         let service = pool.get_service_by_name(service).unwrap();
@@ -288,7 +445,79 @@ mod tests {
             .methods()
             .find(|method| method.name() == rpc)
             .unwrap();
-        stream_request(&method, &DynamicMessage::new(method.input()), false)
+        let contract = crate::contract::with_built_in(&[]).unwrap();
+        let request = DynamicMessage::new(method.input());
+        stream_request(&method, &request, &contract, false)
+    }
+
+    /// Sets the field at a path to any value.
+    fn set(message: &mut DynamicMessage, path: &str) {
+        let (name, rest) = path.split_once('.').unwrap_or((path, ""));
+        let field = message.descriptor().get_field_by_name(name).unwrap();
+        if !rest.is_empty() {
+            let inner = message.get_field_mut(&field).as_message_mut().unwrap();
+            return set(inner, rest);
+        }
+        let value = match field.kind() {
+            Kind::Enum(kind) => Value::EnumNumber(kind.values().nth(1).unwrap().number()),
+            Kind::String => Value::String("x".into()),
+            Kind::Int64 => Value::I64(7),
+            Kind::Int32 => Value::I32(7),
+            kind => panic!("{path}: {kind:?}"),
+        };
+        message.set_field(&field, value);
+    }
+
+    /// What a watch shows of a first message that has a resource with a state.
+    #[test]
+    fn each_watch_of_the_contract_shows_its_first_message() {
+        let pool = DescriptorPool::decode(crate::contract::BUILT_IN).unwrap();
+        let contract = crate::contract::with_built_in(&[]).unwrap();
+        let mut count = 0;
+        for method in pool.services().flat_map(|service| {
+            let methods: Vec<_> = service.methods().collect();
+            methods
+        }) {
+            let request = DynamicMessage::new(method.input());
+            let Some(stream) = stream_request(&method, &request, &contract, false) else {
+                continue;
+            };
+            let name = full_name(&method);
+            count += 1;
+            let output = method.output();
+            let mut message = DynamicMessage::new(output.clone());
+            let event = rules::event_field(&output).unwrap();
+            let inner = message.get_field_mut(&event).as_message_mut().unwrap();
+            inner.set_field_by_name("type", Value::EnumNumber(1));
+            let watch = rules::rule(&method, "watch").unwrap();
+            let poll = rules::text(&watch, "poll");
+            let item = item_field(&method, &event, poll, rules::text(&watch, "item"));
+            let item = item.unwrap_or_else(|| panic!("{name} has no resource"));
+            let kind = message_of(&item).unwrap();
+            let paths = [rules::text(&watch, "state"), rules::text(&watch, "key")];
+            let mut paths: Vec<String> = paths.into_iter().flatten().collect();
+            if stream.source == Source::Log {
+                let texts = kind
+                    .fields()
+                    .filter(|field| !field.is_list() && field.kind() == Kind::String);
+                paths = texts.map(|field| field.name().to_owned()).collect();
+            }
+            // A resource without an annotated state: by its name, if it has one.
+            paths.extend(state_field(&kind).filter(|_| paths.is_empty()));
+            let resource = message.get_field_mut(&item).as_message_mut().unwrap();
+            paths.iter().for_each(|path| set(resource, path));
+            let json = stream
+                .decoder
+                .decode(&message.encode_to_vec())
+                .unwrap()
+                .json;
+            let mut view = View::new("title", None, false);
+            let lines = view.apply(stream.source, &json);
+            assert_eq!(lines.len(), 1, "{name}: {json}");
+            let is_shown = |line: &Line| !line.state.is_empty() || !line.reason.is_empty();
+            assert!(lines.iter().all(is_shown), "{name}: {lines:?}");
+        }
+        assert!(count >= 20, "{count}");
     }
 
     /// What begins with a call is never sent again: it would take effect twice.
@@ -379,33 +608,58 @@ mod tests {
                 "WatchStack",
                 json!({"event": event, "stack": {"stackStatus": "STACK_STATUS_CREATE_FAILED",
                     "stackStatusRaw": "CREATE_FAILED"}}),
-                json!({"task": {"status": "CREATE_FAILED"}}),
+                json!({"state": "CREATE_FAILED"}),
             ),
             (
                 "huaweicloud.servicestage.v3.JobService",
                 "WatchJob",
                 json!({"event": event, "snapshot": {"job": {
                     "executionStatus": "EXECUTION_STATUS_FAILED"}}}),
-                json!({"task": {"status": "FAILED"}}),
+                json!({"state": "FAILED"}),
             ),
             (
                 "openstack.orchestration.v1.SoftwareDeploymentService",
                 "WatchSoftwareDeployments",
                 json!({"event": event, "softwareDeployment": {"id": "d1"}}),
-                json!({"item": {"key": "d1", "state": ""}}),
+                json!({"key": "d1", "state": ""}),
             ),
             (
                 "hitachi.automation.v1.TaskService",
                 "WatchTaskLog",
                 json!({"event": event, "line": {"text": "first"}, "nextOffset": "6"}),
-                json!({"line": {"text": "first"}, "next_offset": 6}),
+                json!({}),
             ),
             (
                 "huaweicloud.servicestage.v3.AddonService",
                 "ExecuteAddonActionAndWatch",
                 json!({"event": {"type": "WATCH_EVENT_TYPE_STARTED"},
                     "started": {"jobId": "J"}}),
-                json!({"started": {"jobId": "J"}}),
+                json!({"names": ["J"]}),
+            ),
+            (
+                "hitachi.automation.v1.TaskService",
+                "SubmitServiceAndWatch",
+                json!({"event": {"type": "WATCH_EVENT_TYPE_STARTED"},
+                    "started": {"actionResult": {"instanceId": "45b46e24", "affectedRefs": [
+                        {"resource": "Tasks", "id": "10001"},
+                        {"resource": "Schedules", "id": "10002"}]}}}),
+                json!({"names": ["10001"]}),
+            ),
+            (
+                "openstack.orchestration.v1.StackResourceService",
+                "WatchStackResources",
+                json!({"event": event, "resource": {"resourceName": "web",
+                    "resourceStatus": "RESOURCE_STATUS_UPDATE_COMPLETE",
+                    "resourceStatusRaw": "UPDATE_COMPLETE"}}),
+                json!({"key": "web", "state": "UPDATE_COMPLETE", "has_outcome": false}),
+            ),
+            (
+                "hitachi.automation.v1.AutomationService",
+                "WatchService",
+                json!({"event": event, "service": {"instanceId": "7", "name": "n",
+                    "serviceState": "SERVICE_STATE_TEST"}}),
+                json!({"state": "test", "has_outcome": false,
+                    "item": {"instanceId": "7", "name": "n"}}),
             ),
         ] {
             let stream = stream(&pool, service, rpc).unwrap();
@@ -415,18 +669,65 @@ mod tests {
                 .find(|method| method.name() == rpc)
                 .unwrap();
             let encoded = DynamicMessage::deserialize(method.output(), message).unwrap();
-            let mut got = stream
-                .decoder
-                .decode(&encoded.encode_to_vec())
-                .unwrap()
-                .json;
-            let event = got.as_object_mut().unwrap().remove("event").unwrap();
-            assert_eq!(got, want, "{rpc}");
-            if event["type"] != "STARTED" {
-                let want = json!({"type": "MODIFIED", "outcome": "FAILED",
-                    "observed_at": "2026-11-21T12:00:01Z"});
-                assert_eq!(event, want);
+            let got = stream.decoder.decode(&encoded.encode_to_vec()).unwrap();
+            let got = got.json;
+            for (name, value) in want.as_object().unwrap() {
+                assert_eq!(&got["watched"][name], value, "{rpc}: {name}");
+            }
+            if rpc == "WatchTaskLog" {
+                assert_eq!(
+                    (&got["line"]["text"], &got["next_offset"]),
+                    (&json!("first"), &json!(6))
+                );
+            }
+            if got["event"]["type"] != "STARTED" {
+                for (name, want) in [
+                    ("type", "MODIFIED"),
+                    ("outcome", "FAILED"),
+                    ("observed_at", "2026-11-21T12:00:01Z"),
+                ] {
+                    assert_eq!(got["event"][name], want, "{rpc}");
+                }
             }
         }
+    }
+
+    #[test]
+    fn state_and_parts_of_an_own_api_are_found_by_their_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let proto = "syntax = 'proto3'; package acme.v1;
+            enum Phase { PHASE_UNSPECIFIED = 0; PHASE_BUSY = 1; }
+            message Response { Rollout rollout = 1; }
+            message Rollout {
+              string rollout_id = 1; repeated string states = 2; repeated Label labels = 3;
+              repeated Host hosts = 4; int32 state = 5; Phase deploy_status = 6;
+            }
+            message Label { string name = 1; string text = 2; }
+            message Host { string name = 1; Phase phase = 2; string host_state = 3; }";
+        std::fs::write(folder.path().join("a.proto"), proto).unwrap();
+        let mut compiler = protox::Compiler::new([folder.path()]).unwrap();
+        compiler.open_file("a.proto").unwrap();
+        let pool = compiler.descriptor_pool();
+        let message = |name: &str| {
+            pool.get_message_by_name(&format!("acme.v1.{name}"))
+                .unwrap()
+        };
+        for (name, want) in [
+            // Neither a list nor a number.
+            ("Rollout", Some("deploy_status")),
+            ("Host", Some("phase")),
+            ("Label", None),
+        ] {
+            assert_eq!(state_field(&message(name)).as_deref(), want, "{name}");
+        }
+        let (response, rollout) = (message("Response"), message("Rollout"));
+        let found = parts(&response, Some(&rollout)).unwrap();
+        assert_eq!((found.list.name(), &*found.state), ("hosts", "phase"));
+        let json = serde_json::json!({"hosts": [{"name": "web01", "phase": "PHASE_BUSY"}]});
+        let rollout = DynamicMessage::deserialize(rollout, json).unwrap();
+        let empty = DynamicMessage::new(response.clone());
+        let got = found.of(&empty, Some(&rollout));
+        assert_eq!(got, json!([{"name": "web01", "status": "BUSY"}]));
+        assert!(parts(&response, Some(&message("Label"))).is_none());
     }
 }

@@ -1,6 +1,7 @@
 //! Writes lines to a terminal, with colours and a status line, or to a pipe.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -50,12 +51,24 @@ impl Style {
     }
 }
 
+impl Style {
+    /// Whether lines are written for people, not for programs.
+    pub(super) fn is_for_people(self) -> bool {
+        self.format.is_none()
+    }
+}
+
 /// Writes lines, and redraws the status line below them.
 pub(super) struct Renderer<W: Write> {
     out: W,
     style: Style,
     bar: Option<StatusLine>,
+    /// The prompt on the last row, in place of the status line.
+    prompt: Option<String>,
 }
+
+/// Erases the row of the prompt, with the typed text.
+const ERASE_ROW: &str = "\r\x1b[J";
 
 impl<W: Write> Renderer<W> {
     pub(super) fn new(out: W, style: Style) -> Self {
@@ -63,7 +76,40 @@ impl<W: Write> Renderer<W> {
             out,
             style,
             bar: style.has_status_line.then(|| StatusLine::new(style)),
+            prompt: None,
         }
+    }
+
+    /// Shows a prompt in place of the status line, or none. What is typed stays in the buffer of
+    /// the terminal when other lines are written above it.
+    pub(super) fn prompt(&mut self, text: Option<String>) {
+        if text == self.prompt {
+            return;
+        }
+        let is_open = self.prompt.is_some();
+        self.prompt = text;
+        if is_open {
+            self.write(ERASE_ROW);
+        }
+        if let Some(bar) = &self.bar {
+            bar.is_hidden
+                .store(self.prompt.is_some(), Ordering::Relaxed);
+            bar.bar.tick();
+        }
+        self.write_prompt();
+    }
+
+    fn write_prompt(&mut self) {
+        if let Some(prompt) = &self.prompt {
+            let text = format!("{ERASE_ROW}{prompt} ");
+            self.write(&text);
+        }
+    }
+
+    /// Writes to a terminal that may have been closed.
+    fn write(&mut self, text: &str) {
+        let out = &mut self.out;
+        let _ = write!(out, "{text}").and_then(|()| out.flush());
     }
 
     /// Returns the format for programs; none for lines.
@@ -75,8 +121,9 @@ impl<W: Write> Renderer<W> {
         self.bar.is_some()
     }
 
-    /// Erases the status line for good.
+    /// Erases the status line and the prompt for good.
     pub(super) fn clear(&mut self) {
+        self.prompt(None);
         if let Some(bar) = self.bar.take() {
             bar.bar.finish_and_clear();
         }
@@ -91,6 +138,12 @@ impl<W: Write> Renderer<W> {
 
     /// Writes a text as a line. Returns false if the reader has closed the pipe.
     pub(super) fn text(&mut self, text: &str) -> bool {
+        if self.prompt.is_some() {
+            self.write(ERASE_ROW);
+            let is_written = writeln!(self.out, "{text}").is_ok();
+            self.write_prompt();
+            return is_written;
+        }
         let out = &mut self.out;
         let mut write = || writeln!(out, "{text}").and_then(|()| out.flush()).is_ok();
         match &self.bar {
@@ -100,7 +153,12 @@ impl<W: Write> Renderer<W> {
     }
 
     /// Runs `write`, which writes to the terminal by itself, without the status line.
-    pub(super) fn suspend(&self, write: impl FnOnce()) {
+    pub(super) fn suspend(&mut self, write: impl FnOnce()) {
+        if self.prompt.is_some() {
+            self.write(ERASE_ROW);
+            write();
+            return self.write_prompt();
+        }
         match &self.bar {
             Some(bar) => bar.bar.suspend(write),
             None => write(),
@@ -111,13 +169,13 @@ impl<W: Write> Renderer<W> {
     pub(super) fn status(&mut self, status: Status) {
         if let Some(bar) = &self.bar {
             *lock(&bar.status) = status;
-            bar.bar.tick();
         }
+        self.redraw();
     }
 
     /// Draws the status line again: time has passed, or the terminal has another size.
     pub(super) fn redraw(&self) {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = self.bar.as_ref().filter(|_| self.prompt.is_none()) {
             bar.bar.tick();
         }
     }
@@ -127,6 +185,8 @@ impl<W: Write> Renderer<W> {
 struct StatusLine {
     bar: ProgressBar,
     status: Arc<Mutex<Status>>,
+    /// A prompt is in its place.
+    is_hidden: Arc<AtomicBool>,
 }
 
 impl StatusLine {
@@ -134,8 +194,13 @@ impl StatusLine {
         let status = Arc::new(Mutex::new(Status::default()));
         let started = Instant::now();
         let drawn = Arc::clone(&status);
+        let is_hidden = Arc::new(AtomicBool::new(false));
+        let hides = Arc::clone(&is_hidden);
         // Called for each draw, with the size that the terminal has then.
         let write = move |_: &ProgressState, out: &mut dyn std::fmt::Write| {
+            if hides.load(Ordering::Relaxed) {
+                return;
+            }
             let elapsed = duration(started.elapsed());
             let columns = columns().saturating_sub(ECHO_COLUMNS);
             let text = status_line(&lock(&drawn), &elapsed, columns, style.colour);
@@ -148,7 +213,11 @@ impl StatusLine {
         let target = ProgressDrawTarget::term_like_with_hz(screen, MAX_REDRAWS_PER_SECOND);
         let bar = ProgressBar::with_draw_target(None, target);
         bar.set_style(template.with_key("status", write));
-        Self { bar, status }
+        Self {
+            bar,
+            status,
+            is_hidden,
+        }
     }
 }
 

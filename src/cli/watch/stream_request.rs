@@ -66,17 +66,22 @@ struct BuiltIn {
     descriptor: Option<MessageDescriptor>,
 }
 
+/// Reads a message of a built-in rpc as its REST API has it.
+pub(super) fn rest_json(method: &Method, message: &[u8]) -> Option<Value> {
+    let mut text = Vec::with_capacity(message.len() * 2);
+    let (schema, output) = (&method.schema, method.output);
+    json::to_json(schema, output, message, &|_| false, &mut text).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
 impl Decode for BuiltIn {
     fn decode(&self, message: &[u8]) -> Option<Message> {
-        let mut text = Vec::with_capacity(message.len() * 2);
-        let (schema, output) = (&self.method.schema, self.method.output);
-        json::to_json(schema, output, message, &|_| false, &mut text).ok()?;
         let proto_json = match &self.descriptor {
             Some(descriptor) => Some(proto_json::of(descriptor, message)?),
             None => None,
         };
         Some(Message {
-            json: serde_json::from_slice(&text).ok()?,
+            json: rest_json(&self.method, message)?,
             proto_json,
         })
     }

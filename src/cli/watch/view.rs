@@ -7,7 +7,7 @@ mod message;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use drawbridge_transcoder::json::read_timestamp;
@@ -18,13 +18,15 @@ use super::stream_request::Source;
 use crate::cli::client::text::sanitize;
 use line::mark;
 pub(super) use line::{Line, Mark, Status};
-use message::{log, outputs, progress, reason, responses, text, time, truncated};
+use message::{
+    changes, log, names, outputs, progress, reason, responses, step_duration, text, time, truncated,
+};
 
 /// The state of the watched resource, as far as lines show it.
 #[derive(Debug)]
 pub(super) struct View {
     title: String,
-    /// How to respond to the question of a task.
+    /// The command that responds to the question of a task, if it is printed.
     answer: Option<Answer>,
     /// Whether a stream of events reports the states of the resource itself, too.
     has_events: bool,
@@ -43,16 +45,34 @@ pub(super) struct View {
     /// The states of steps, by name.
     steps: HashMap<String, String>,
     outputs: Vec<(String, String)>,
-    /// The possible responses to the question of a task.
-    questions: Vec<(String, Value)>,
-    /// The keys of the items of a list.
-    items: BTreeSet<String>,
+    /// The question of a task.
+    question: Question,
+    /// The items of a list, by key; of a resource the one without a key. None is compared until
+    /// it was read.
+    items: BTreeMap<String, Item>,
     outcome: Option<bool>,
     unconfirmed: Option<String>,
 }
 
+/// The question of a task, and the possible responses to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Question {
+    /// The id of the task.
+    pub(super) task: u64,
+    /// Labels and texts of the buttons.
+    pub(super) responses: Vec<(String, String)>,
+}
+
+/// What is compared of an item.
+#[derive(Debug, Default)]
+struct Item {
+    state: String,
+    fields: Value,
+}
+
 /// JSON pointers to the state of a resource, in the messages of all families.
-const STATES: [&str; 6] = [
+const STATES: [&str; 7] = [
+    "/watched/state",
     "/stack/stack_status",
     "/software_deployment/status",
     "/snapshot/job/execution_status",
@@ -66,7 +86,7 @@ const REASONS: [&str; 2] = [
     "/software_deployment/status_reason",
 ];
 /// JSON pointers to the steps of a resource.
-const STEPS: [&str; 3] = ["/snapshot/tasks", "/steps", "/task_steps"];
+const STEPS: [&str; 4] = ["/watched/parts", "/snapshot/tasks", "/steps", "/task_steps"];
 
 impl View {
     pub(super) fn new(title: &str, answer: Option<Answer>, has_events: bool) -> Self {
@@ -83,8 +103,8 @@ impl View {
             failed: Vec::new(),
             steps: HashMap::new(),
             outputs: Vec::new(),
-            questions: Vec::new(),
-            items: BTreeSet::new(),
+            question: Question::default(),
+            items: BTreeMap::new(),
             outcome: None,
             unconfirmed: None,
         }
@@ -135,7 +155,16 @@ impl View {
     /// Returns the line of an entry, or of the start of a log.
     fn log(&mut self, message: &Value) -> Vec<Line> {
         let lines = self.started(message).into_iter();
-        lines.chain(log(message)).collect()
+        let entry = match message.get("stack_event") {
+            Some(_) => self.event(message),
+            None => log(message),
+        };
+        lines.chain(entry).collect()
+    }
+
+    /// Returns the question that waits for a response.
+    pub(super) fn question(&self) -> Option<&Question> {
+        (!self.question.responses.is_empty()).then_some(&self.question)
     }
 
     /// Reads the outcome of a log that is watched by itself: that of the watch that ends it.
@@ -155,7 +184,10 @@ impl View {
             mark: Mark::Progress,
             subject: self.title.clone(),
             state: "STARTED".to_owned(),
-            reason: truncated(response),
+            reason: match names(message) {
+                names if names.is_empty() => truncated(response),
+                names => names,
+            },
             elapsed: None,
         })
     }
@@ -163,37 +195,74 @@ impl View {
     /// Returns the line of an item of a list that has changed.
     fn item(&mut self, message: &Value) -> Option<Line> {
         let kind = text(message.pointer("/event/type"));
-        let key = text(message.pointer("/item/key"));
+        let key = text(message.pointer("/watched/key"));
         if key.is_empty() || kind == "BOOKMARK" {
             return None;
         }
-        let is_deleted = kind == "DELETED";
-        match is_deleted {
-            true => self.items.remove(&key),
-            false => self.items.insert(key.clone()),
-        };
+        let line = self.changed(&kind, &key, message);
+        if kind == "DELETED" {
+            self.items.remove(&key);
+        }
         self.state = match self.items.len() {
             1 => "1 item".to_owned(),
             count => format!("{count} items"),
         };
-        let state = text(message.pointer("/item/state"));
-        let outcome = message.pointer("/event/outcome").and_then(Value::as_str);
         Some(Line {
+            subject: key,
+            ..line
+        })
+    }
+
+    /// Returns the line of a watch whose resource has no final state, with the changes.
+    fn change(&mut self, kind: &str, message: &Value) -> Option<Line> {
+        if kind == "BOOKMARK" || kind == "STARTED" {
+            return None;
+        }
+        let line = Line {
+            subject: self.title.clone(),
+            ..self.changed(kind, "", message)
+        };
+        self.state.clone_from(&line.state);
+        Some(line)
+    }
+
+    /// Compares an item with its previous value. The line has its state, or else the type
+    /// of the event, and the fields that have changed.
+    fn changed(&mut self, kind: &str, key: &str, message: &Value) -> Line {
+        let state = text(message.pointer("/watched/state"));
+        let fields = message.pointer("/watched/item").cloned();
+        let fields = fields.unwrap_or_default();
+        let has_outcome = message.pointer("/watched/has_outcome") == Some(&Value::Bool(true));
+        let is_deleted = kind == "DELETED";
+        let before = self.items.get(key);
+        let has_new_state = before.is_none_or(|before| before.state != state);
+        let reason = match before {
+            Some(before) if !is_deleted => changes(&before.fields, &fields),
+            _ => String::new(),
+        };
+        let outcome = message.pointer("/event/outcome").and_then(Value::as_str);
+        let line = Line {
             time: time(message.pointer("/event/observed_at")),
             mark: match outcome {
                 Some("SUCCEEDED") => Mark::Success,
                 Some("FAILED") => Mark::Failure,
                 _ if is_deleted || state.is_empty() => Mark::Info,
-                _ => Mark::Progress,
+                _ if has_outcome => Mark::Progress,
+                _ => mark(&state),
             },
-            subject: key,
-            state: if is_deleted || state.is_empty() {
-                kind
-            } else {
-                state
+            state: match is_deleted || state.is_empty() {
+                true => kind.to_owned(),
+                false => state.clone(),
+            },
+            // A new state says more than times and the like that change with it.
+            reason: match has_new_state && !state.is_empty() {
+                true => String::new(),
+                false => reason,
             },
             ..Line::default()
-        })
+        };
+        self.items.insert(key.to_owned(), Item { state, fields });
+        line
     }
 
     /// Returns the line of an event of a stack or of one of its resources.
@@ -209,7 +278,7 @@ impl View {
         }
         let time = time(event.get("event_time"));
         let mark = mark(&state);
-        let elapsed = self.progress_of(&subject, mark, &time, true);
+        let elapsed = self.progress_of(&subject, mark, &time);
         if !is_own {
             self.note_failure(&subject, mark);
         }
@@ -226,22 +295,16 @@ impl View {
         })
     }
 
-    /// Notes when a subject begins, if that is known, and returns the time it took when it
-    /// ends.
-    fn progress_of(
-        &mut self,
-        subject: &str,
-        mark: Mark,
-        time: &str,
-        begins: bool,
-    ) -> Option<Duration> {
+    /// Notes when a subject of an event begins, and returns the time it took when it ends. Times
+    /// of events are the upstream's.
+    fn progress_of(&mut self, subject: &str, mark: Mark, time: &str) -> Option<Duration> {
         let at = read_timestamp(time)?.millis();
         match mark {
-            Mark::Progress if begins => {
+            Mark::Progress => {
                 self.started.entry(subject.to_owned()).or_insert(at);
                 None
             }
-            Mark::Progress | Mark::Info => None,
+            Mark::Info => None,
             Mark::Success | Mark::Failure => {
                 let millis = at - self.started.remove(subject)?;
                 Some(Duration::from_millis(millis.try_into().ok()?))
@@ -266,8 +329,8 @@ impl View {
         if let Some(id) = message.pointer("/stack/id") {
             self.id = text(Some(id));
         }
-        let is_initial = message.pointer("/event/type") == Some(&Value::from("INITIAL"));
-        let is_bookmark = message.pointer("/event/type") == Some(&Value::from("BOOKMARK"));
+        let kind = text(message.pointer("/event/type"));
+        let is_bookmark = kind == "BOOKMARK";
         let outcome = text(message.pointer("/event/outcome"));
         match outcome.as_str() {
             "SUCCEEDED" => self.outcome = Some(true),
@@ -297,8 +360,10 @@ impl View {
                 {
                     let names = ["messages", "error_msg", "comment"];
                     let found = names.iter().find_map(|name| reason(step.get(name)));
-                    // A step that runs at first has begun at a time that is not known.
-                    let elapsed = self.progress_of(&subject, mark, &time, !is_initial);
+                    let elapsed = match mark {
+                        Mark::Success | Mark::Failure => step_duration(step),
+                        Mark::Progress | Mark::Info => None,
+                    };
                     self.note_failure(&subject, mark);
                     lines.push(Line {
                         time: time.clone(),
@@ -319,7 +384,11 @@ impl View {
         if let Some(outputs) = outputs(message) {
             self.outputs = outputs;
         }
-        let is_deleted = message.pointer("/event/type") == Some(&Value::from("DELETED"));
+        let is_deleted = kind == "DELETED";
+        if message.pointer("/watched/has_outcome") == Some(&Value::Bool(false)) {
+            lines.extend(self.change(&kind, message));
+            return lines;
+        }
         let state = if is_deleted && state.is_empty() {
             "DELETED".to_owned()
         } else {
@@ -347,27 +416,43 @@ impl View {
             lines.extend(self.release());
         }
         if !is_bookmark {
-            let questions = message
-                .get("respondAction")
-                .map(responses)
-                .unwrap_or_default();
-            if questions != self.questions {
-                for (label, text) in &questions {
-                    lines.push(Line {
-                        time: time.clone(),
-                        mark: Mark::Progress,
-                        subject: "responses".to_owned(),
-                        reason: format!("{}: {}", sanitize(label), truncated(text)),
-                        ..Line::default()
-                    });
-                    lines.extend(self.answer.as_ref().map(|answer| Line {
-                        reason: answer.command(label),
-                        ..Line::default()
-                    }));
-                }
-                self.questions = questions;
-            }
+            lines.extend(self.note_question(message, &time));
         }
+        lines
+    }
+
+    /// Returns the lines of a question that is new.
+    fn note_question(&mut self, message: &Value, time: &str) -> Vec<Line> {
+        let responses = message.get("respondAction").map(responses);
+        let question = Question {
+            task: message
+                .pointer("/task/instanceID")
+                .and_then(Value::as_u64)
+                .unwrap_or_default(),
+            responses: responses.unwrap_or_default(),
+        };
+        let mut lines = Vec::new();
+        if question == self.question {
+            return lines;
+        }
+        for (number, (label, text)) in question.responses.iter().enumerate() {
+            let reason = match self.answer {
+                Some(_) => format!("{}: {text}", sanitize(label)),
+                None => format!("{}: {text}", number + 1),
+            };
+            lines.push(Line {
+                time: time.to_owned(),
+                mark: Mark::Progress,
+                subject: "responses".to_owned(),
+                reason,
+                ..Line::default()
+            });
+            lines.extend(self.answer.as_ref().map(|answer| Line {
+                reason: answer.command(question.task, label),
+                ..Line::default()
+            }));
+        }
+        self.question = question;
         lines
     }
 

@@ -1,5 +1,8 @@
 //! Reads the parts of messages that lines show. Pure: no I/O and no clock.
 
+use std::time::Duration;
+
+use drawbridge_transcoder::json::read_timestamp;
 use serde_json::Value;
 
 use super::line::Line;
@@ -20,15 +23,15 @@ pub(super) fn log(message: &Value) -> Option<Line> {
 
 /// Returns the possible responses to the question of a task, for example `labelbutton1` and
 /// `Continue`. They are members of objects in lists, which may be nested.
-pub(super) fn responses(document: &Value) -> Vec<(String, Value)> {
-    fn collect(value: &Value, into: &mut Vec<(String, Value)>) {
+pub(super) fn responses(document: &Value) -> Vec<(String, String)> {
+    fn collect(value: &Value, into: &mut Vec<(String, String)>) {
         match value {
             Value::Array(values) => values.iter().for_each(|value| collect(value, into)),
             Value::Object(members) => into.extend(
                 members
                     .iter()
                     .filter(|(name, _)| name.starts_with("label"))
-                    .map(|(name, value)| (name.clone(), value.clone())),
+                    .map(|(name, value)| (name.clone(), truncated(value))),
             ),
             _ => {}
         }
@@ -76,6 +79,34 @@ pub(super) fn outputs(message: &Value) -> Option<Vec<(String, String)>> {
         (text(output.get("output_key")), truncated(value))
     });
     Some(pairs.collect())
+}
+
+/// Returns the names of the resources that the call of a watch has started.
+pub(super) fn names(message: &Value) -> String {
+    let names = message.pointer("/watched/names").and_then(Value::as_array);
+    let names = names.into_iter().flatten().map(|name| text(Some(name)));
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// Returns how long a step took by the upstream's clock, if it reports the start and the end.
+pub(super) fn step_duration(step: &Value) -> Option<Duration> {
+    let at = |name: &str| Some(read_timestamp(step.get(name)?.as_str()?)?.millis());
+    let millis = at("endTime")? - at("startTime")?;
+    Some(Duration::from_millis(millis.try_into().ok()?))
+}
+
+/// Returns the members that differ, each with its new value.
+pub(super) fn changes(before: &Value, after: &Value) -> String {
+    let members = |value: &Value| value.as_object().cloned().unwrap_or_default();
+    let (before, after) = (members(before), members(after));
+    let changed = after
+        .iter()
+        .filter(|(name, value)| before.get(*name) != Some(value))
+        .map(|(name, value)| format!("{name}: {value}"));
+    let removed = before.keys().filter(|name| !after.contains_key(*name));
+    let removed = removed.map(|name| format!("{name}: none"));
+    let all: Vec<String> = changed.chain(removed).collect();
+    truncated(&Value::from(all.join(", ")))
 }
 
 /// Returns a time without its fraction: `2026-11-21T12:00:01Z`. A time without a zone is UTC,

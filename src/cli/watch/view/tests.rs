@@ -191,22 +191,30 @@ fn elapsed_time_is_that_between_reported_times() {
     );
     assert_eq!(elapsed("db", "UPDATE_FAILED", "2026-11-22T00:01:00Z"), None);
 
-    let mut view = View::new("job J", None, false);
-    let mut elapsed = |kind: &str, one: &str, two: &str, second: u32| {
-        let message = json!({
-            "event": {"type": kind, "observed_at": format!("2026-11-21T12:00:{second:02}Z")},
-            "snapshot": {"tasks": [{"task_name": "one", "task_status": one},
-                {"task_name": "two", "task_status": two}]}});
-        let lines = view.apply(STATE, &message).into_iter();
-        lines
-            .filter_map(|line| Some((line.subject, line.elapsed?.as_secs())))
-            .collect::<Vec<_>>()
-    };
-    assert!(elapsed("INITIAL", "RUNNING", "WAITING", 1).is_empty());
-    // The first began before the watch.
-    assert!(elapsed("MODIFIED", "SUCCEEDED", "RUNNING", 11).is_empty());
-    let want = [("two".to_owned(), 21)];
-    assert_eq!(elapsed("MODIFIED", "SUCCEEDED", "FAILED", 32), want);
+    // Of a step the times that the upstream reports, not those of the polls.
+    let at = |second: u32| format!("2026-11-21T21:00:{second:02}.5+09:00");
+    for (step, want) in [
+        (json!({"startTime": at(1), "endTime": at(22)}), Some(21)),
+        (json!({"startTime": at(22), "endTime": at(1)}), None),
+        (json!({"endTime": at(22)}), None),
+        (json!({"startTime": at(1)}), None),
+        (json!({"startTime": null, "endTime": "soon"}), None),
+        (json!({}), None),
+    ] {
+        let mut view = View::new("task 7", None, false);
+        let mut apply = |status: &str, second: u32, times: &Value| {
+            let mut step = json!({"name": "one", "status": status});
+            let members = times.as_object().unwrap().clone();
+            step.as_object_mut().unwrap().extend(members);
+            let message = json!({"steps": [step],
+                "event": {"type": "MODIFIED", "observed_at": format!("2026-11-21T12:00:{second:02}Z")}});
+            view.apply(STATE, &message)[0]
+                .elapsed
+                .map(|elapsed| elapsed.as_secs())
+        };
+        assert_eq!(apply("inProgress", 5, &step), None, "{step}");
+        assert_eq!(apply("completed", 30, &step), want, "{step}");
+    }
 }
 
 #[test]
@@ -288,18 +296,27 @@ fn question_of_a_task_is_shown_once() {
             Value::Null => json!({}),
             parameters => json!({"name": "response", "parameters": parameters}),
         };
-        json!({"event": {"type": kind}, "task": {"status": status}, "respondAction": respond_action})
+        json!({"event": {"type": kind}, "task": {"instanceID": 7, "status": status},
+            "respondAction": respond_action})
     };
     let question = json!([[{"instanceId": 1, "taskId": 7, "labelbutton1": "Go\u{1b}[2J",
         "labelbutton2": "Stop"}]]);
     let asking = of("MODIFIED", "waitingForInput", question);
+    // A terminal asks for the number.
     let questions = [
-        "|Progress|responses||labelbutton1: Go\u{fffd}[2J",
-        "|Progress|responses||labelbutton2: Stop",
+        "|Progress|responses||1: Go\u{fffd}[2J",
+        "|Progress|responses||2: Stop",
     ];
     let lines = apply(&mut view, STATE, asking.clone());
     assert_eq!(lines[0], "|Progress|task 7|waitingForInput|");
     assert_eq!(lines[1..], questions);
+    let labels = [("labelbutton1", "Go\u{fffd}[2J"), ("labelbutton2", "Stop")];
+    let question = view.question().unwrap();
+    assert_eq!(question.task, 7);
+    assert_eq!(
+        question.responses,
+        labels.map(|(label, text)| (label.into(), text.into()))
+    );
     assert!(apply(&mut view, STATE, asking.clone()).is_empty());
     let bookmark = json!({"event": {"type": "BOOKMARK"}});
     assert!(apply(&mut view, STATE, bookmark).is_empty());
@@ -310,6 +327,7 @@ fn question_of_a_task_is_shown_once() {
         apply(&mut view, STATE, continued),
         ["|Progress|task 7|inProgress|"]
     );
+    assert_eq!(view.question(), None);
     assert_eq!(apply(&mut view, STATE, asking).len(), 3);
     // The task is archived. Its final state is the last line.
     let archived = json!({"event": {"type": "DELETED", "outcome": "FAILED"},
@@ -377,7 +395,7 @@ fn list_has_a_line_per_change_of_an_item() {
     let mut view = View::new("WatchDeployments", None, false);
     let of = |kind: &str, outcome: &str, key: &str, state: &str| {
         json!({"event": {"type": kind, "outcome": outcome, "observed_at": "2026-11-21T12:00:01Z"},
-            "item": {"key": key, "state": state}})
+            "watched": {"key": key, "state": state, "has_outcome": true}})
     };
     let at = "2026-11-21T12:00:01Z";
     for (message, want, status) in [
@@ -418,4 +436,68 @@ fn start_of_a_watch_is_shown_with_its_response() {
     let want = r#"2026-11-21T12:00:01Z|Progress|Submit 7|STARTED|{"jobId":"J"}"#;
     assert_eq!(lines, [want]);
     assert_eq!(view.outcome(), None);
+}
+
+/// A watch without an annotated state shows what changes, and its state where a field is called so.
+#[test]
+fn change_of_a_resource_or_an_item_is_shown() {
+    let of = |kind: &str, key: &str, state: &str, fields: Value| {
+        json!({"event": {"type": kind}, "watched": {"key": key, "state": state,
+            "has_outcome": false, "item": fields}})
+    };
+    for (source, key, subject) in [
+        (Source::State, "", "WatchService 7"),
+        (Source::Items, "web", "web"),
+    ] {
+        let mut view = View::new("WatchService 7", None, false);
+        for (kind, state, fields, want) in [
+            (
+                "INITIAL",
+                "CREATE_IN_PROGRESS",
+                json!({"version": "1", "tags": ["a"]}),
+                Some("Progress|{}|CREATE_IN_PROGRESS|"),
+            ),
+            ("BOOKMARK", "", json!(null), None),
+            (
+                "MODIFIED",
+                "CREATE_COMPLETE",
+                json!({"version": "2", "tags": ["a"]}),
+                Some("Success|{}|CREATE_COMPLETE|"),
+            ),
+            (
+                "MODIFIED",
+                "CREATE_COMPLETE",
+                json!({"version": "3\n", "name": "n"}),
+                Some("Success|{}|CREATE_COMPLETE|version: \"3\\n\", name: \"n\", tags: none"),
+            ),
+            (
+                "MODIFIED",
+                "",
+                json!({"version": "3\n"}),
+                Some("Info|{}|MODIFIED|name: none"),
+            ),
+            ("DELETED", "", json!({}), Some("Info|{}|DELETED|")),
+        ] {
+            let key = if kind == "BOOKMARK" { "" } else { key };
+            let lines = apply(&mut view, source, of(kind, key, state, fields));
+            let want = want.map(|want| format!("|{}", want.replace("{}", subject)));
+            assert_eq!(
+                lines,
+                want.into_iter().collect::<Vec<_>>(),
+                "{kind} {state}"
+            );
+        }
+    }
+    // An own API whose resource has parts with states.
+    let mut view = View::new("WatchRollout r", None, false);
+    let message = json!({"event": {"type": "INITIAL"}, "watched": {"state": "busy",
+        "has_outcome": true, "parts": [{"name": "web01", "status": "succeeded"},
+            {"name": "web02", "status": "busy"}]}});
+    let want = [
+        "|Success|web01|succeeded|",
+        "|Progress|web02|busy|",
+        "|Progress|WatchRollout r|busy|",
+    ];
+    assert_eq!(apply(&mut view, STATE, message), want);
+    assert_eq!(view.status().parts, Some((1, 2)));
 }
