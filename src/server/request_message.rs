@@ -627,7 +627,7 @@ mod tests {
     #[tokio::test]
     async fn long_message_of_a_stream_waits_with_its_memory() {
         const MIB: u64 = 1 << 20;
-        let budget = MemoryBudget::new(16 << 20);
+        let budget = MemoryBudget::new(64 << 20);
         let memory = budget.open(1);
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let others: Vec<_> = (2..100).map(|client| budget.open(client)).collect();
