@@ -206,8 +206,8 @@ impl Transport {
         request: HttpRequest,
         begun: &mut Option<Begun>,
     ) -> Result<Reply, Error> {
-        let request = prepared(request);
-        let memory = request.memory.clone();
+        let mut request = prepared(request);
+        let memory = std::mem::take(&mut request.memory);
         let result = match self.proxies.find(&request.url)? {
             None => {
                 let begun = begun.insert(Begun::default()).clone();
@@ -233,8 +233,8 @@ impl Transport {
         streams: impl Fn(StatusCode) -> bool,
         deadline: Deadline,
     ) -> Result<(Reply, Option<ResponseBody>), Error> {
-        let request = prepared(request);
-        let memory = request.memory.clone();
+        let mut request = prepared(request);
+        let memory = std::mem::take(&mut request.memory);
         let mut begun = None;
         let result = match self.proxies.find(&request.url)? {
             None => {

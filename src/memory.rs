@@ -232,10 +232,12 @@ impl Client {
 /// Switches". Their factor is 1; for an account that holds little it is higher, so that one
 /// client alone gets five eighths, and three quarters for the first block of each account.
 fn share(granted: u32, free: usize) -> usize {
-    match granted {
-        ..=BLOCK_UNITS => 3 * free,
-        ..=SHORT_CALLS_UNITS => free + 2 * free / 3,
-        _ => free,
+    if granted <= BLOCK_UNITS {
+        3 * free
+    } else if granted <= SHORT_CALLS_UNITS {
+        free + 2 * free / 3
+    } else {
+        free
     }
 }
 

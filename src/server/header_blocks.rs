@@ -1,6 +1,7 @@
-//! The header blocks of an HTTP/2 connection that are not complete. h2 decodes what has arrived
-//! of a block, and a byte of it can be a header, which takes a hundred in memory. No call has
-//! begun until its block is complete, so that the connection draws from the budget for it.
+//! The header blocks of an HTTP/2 connection that are not complete. h2 decodes the
+//! part of a block that it has received, and one byte of it can be a header, which takes a hundred
+//! in memory. No call has begun until its block is complete, so that the connection draws from the
+//! budget for it.
 
 use std::io;
 use std::pin::Pin;

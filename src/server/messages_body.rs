@@ -26,9 +26,21 @@ const MAX_TURN_WAIT: Duration = Duration::from_secs(30);
 /// A long message that is being encoded, and whether it is then compressed.
 type Encoding = Pin<Box<dyn Future<Output = Result<(Bytes, bool), Error>> + Send>>;
 
+/// Messages, of which one may fail to be encoded.
+pub(super) trait Messages: Stream<Item = Result<Bytes, Status>> + Send + Unpin {
+    /// Ends the stream with an error, and returns its status.
+    fn fail(&mut self, error: &Error) -> Status;
+}
+
+impl Messages for InstrumentedStream {
+    fn fail(&mut self, error: &Error) -> Status {
+        InstrumentedStream::fail(self, error)
+    }
+}
+
 /// The messages of a stream, and its status.
-pub(super) struct MessagesBody {
-    stream: InstrumentedStream,
+pub(super) struct MessagesBody<S = InstrumentedStream> {
+    stream: S,
     format: MessageFormat,
     memory: Memory,
     encoding: Option<Encoding>,
@@ -39,8 +51,8 @@ pub(super) struct MessagesBody {
     is_ended: bool,
 }
 
-impl MessagesBody {
-    pub(super) fn new(stream: InstrumentedStream, format: MessageFormat, memory: Memory) -> Self {
+impl<S: Messages> MessagesBody<S> {
+    pub(super) fn new(stream: S, format: MessageFormat, memory: Memory) -> Self {
         Self {
             stream,
             format,
@@ -128,7 +140,7 @@ fn append(frame: &mut Vec<u8>, message: &[u8], is_compressed: bool) -> Result<()
     Ok(())
 }
 
-impl Body for MessagesBody {
+impl<S: Messages> Body for MessagesBody<S> {
     type Data = Bytes;
     type Error = Status;
 
@@ -202,5 +214,60 @@ impl Body for MessagesBody {
 
     fn is_end_stream(&self) -> bool {
         self.is_ended && self.trailers.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::Waker;
+
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::memory::MemoryBudget;
+    use crate::server::message_format::Encoding;
+
+    struct Script(Vec<Bytes>);
+
+    impl Stream for Script {
+        type Item = Result<Bytes, Status>;
+
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            Poll::Ready(self.0.pop().map(Ok))
+        }
+    }
+
+    impl Messages for Script {
+        fn fail(&mut self, _: &Error) -> Status {
+            Status::unknown("failed")
+        }
+    }
+
+    /// A long message is not compressed before its turn, and a short one needs none.
+    #[tokio::test]
+    async fn long_message_of_a_stream_waits_for_its_turn() {
+        let budget = MemoryBudget::new(64 << 20);
+        let memory = budget.open(1);
+        let long = Bytes::from(vec![7; LONG_BYTES + 1]);
+        let short = Bytes::from_static(b"short");
+        let format = MessageFormat::new(Encoding::default(), None, true);
+        let mut body = MessagesBody::new(Script(vec![long, short]), format, memory.clone());
+        let mut cx = Context::from_waker(Waker::noop());
+        // The turns of all.
+        let others: Vec<_> = (2..100).map(|client| budget.open(client)).collect();
+        let mut running = Vec::new();
+        for other in &others {
+            if let Poll::Ready(turn) = pin!(other.turn(LONG_BYTES + 1)).poll(&mut cx) {
+                running.push(turn);
+            }
+        }
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert!(first.len() < 100, "{}", first.len());
+        assert!(Pin::new(&mut body).poll_frame(&mut cx).is_pending());
+        drop(running);
+        let second = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(second[0], 1, "compressed");
+        assert!(body.frame().await.unwrap().unwrap().is_trailers());
     }
 }

@@ -63,6 +63,9 @@ pub(super) struct RawMessage {
     max_bytes: usize,
     /// For what is decompressed.
     memory: Memory,
+    /// Whether more of the request may follow, which HTTP/2 holds while the message waits for
+    /// its turn: as much as the message will take is then reserved before.
+    is_followed: bool,
 }
 
 /// A buffer whose memory is reserved before it grows.
@@ -275,6 +278,7 @@ impl<B: http_body::Body<Data = Bytes, Error = Status> + Unpin> MessageReader<B> 
                 true => self.memory.clone(),
                 false => Memory::default(),
             },
+            is_followed: false,
         }
     }
 
@@ -314,7 +318,10 @@ where
         let message = std::future::poll_fn(|cx| self.poll_message(cx)).await?;
         match message {
             None => Ok(None),
-            Some(message) => message.decode(self.deadline).await.map(Some),
+            Some(mut message) => {
+                message.is_followed = true;
+                message.decode(self.deadline).await.map(Some)
+            }
         }
     }
 }
@@ -338,7 +345,13 @@ impl RawMessage {
         // What is longer than its end says is invalid: it is not decompressed without a turn.
         let turn = match self.decompressed_bytes() {
             ..=LONG_BYTES => Turn::default(),
-            long => deadline.bound(self.memory.turn(long)).await?,
+            long => {
+                let _room = match self.is_followed {
+                    true => Some(self.memory.reserve(long.min(self.max_bytes))?),
+                    false => None,
+                };
+                deadline.bound(self.memory.turn(long)).await?
+            }
         };
         turn.run(|| self.inflate())
     }
@@ -608,5 +621,44 @@ mod tests {
         assert!(error.to_string().contains("max_memory_bytes"), "{error}");
         assert!(error.retry_after().is_some());
         drop(rest);
+    }
+
+    /// While a message of an upload waits for its turn, HTTP/2 holds more of the request.
+    #[tokio::test]
+    async fn long_message_of_a_stream_waits_with_its_memory() {
+        const MIB: u64 = 1 << 20;
+        let budget = MemoryBudget::new(64 << 20);
+        let memory = budget.open(1);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let others: Vec<_> = (2..100).map(|client| budget.open(client)).collect();
+        let mut running = Vec::new();
+        for other in &others {
+            if let Poll::Ready(turn) = std::pin::pin!(other.turn(LONG_BYTES + 1)).poll(&mut cx) {
+                running.push(turn);
+            }
+        }
+        let open = || {
+            let message = framed(1, &gzip(&[7; 3 << 20]));
+            let body = Body::new(Frames(vec![message].into()));
+            let timeouts = RequestTimeouts {
+                idle: Duration::from_secs(30),
+                min_bytes_per_sec: 0,
+                total: Duration::from_secs(60),
+            };
+            let body = TimeoutBody::new(body, soon(), timeouts);
+            MessageReader::new(body, 4 << 20, true, memory.clone(), soon())
+        };
+        let mut only = open();
+        let raw = only.only().await.unwrap();
+        let mut unary = std::pin::pin!(raw.decode(soon()));
+        assert!(unary.as_mut().poll(&mut cx).is_pending());
+        assert!(budget.stats().used < MIB, "{:?}", budget.stats());
+        let mut upload = open();
+        let mut next = std::pin::pin!(upload.next());
+        assert!(next.as_mut().poll(&mut cx).is_pending());
+        assert!(budget.stats().used >= 3 * MIB, "{:?}", budget.stats());
+        drop(running);
+        assert_eq!(unary.await.unwrap().len(), 3 << 20);
+        assert_eq!(next.await.unwrap().unwrap().len(), 3 << 20);
     }
 }

@@ -243,7 +243,12 @@ impl Router {
         }
         let path = request.uri().path();
         let memory = connection.of(&peer);
-        let call_bytes = call_bytes(request.headers(), size);
+        // A GET has its message in the query.
+        let uri_bytes = request
+            .uri()
+            .path_and_query()
+            .map_or(0, |p| p.as_str().len());
+        let call_bytes = call_bytes(request.headers(), size + 2 * uri_bytes);
         let timeouts = self.dispatcher.request_timeouts;
         if let Some(method) = self.dispatcher.method(path) {
             if let Some(Err(rejection)) = web.map(|web| web.check_kind(&method.method)) {
