@@ -9,6 +9,7 @@
 mod banner;
 mod call;
 pub mod check;
+mod check_policy;
 mod client;
 mod complete;
 mod config_examples;
@@ -86,8 +87,9 @@ enum Command {
     },
     /// Check the configuration, log in to each upstream and make one read, and exit.
     ///
-    /// Checks the annotations and the certificate of the listener, too. Exit code: 0 if all is
-    /// well, 1 if something failed, 2 for invalid arguments.
+    /// Checks the annotations and the certificate of the listener, too. With --as it says instead
+    /// which rule of the policy allows or denies a call. Exit code: 0 if all is well or allowed, 1 if
+    /// something failed or is denied, 2 for invalid arguments.
     Check(check::Options),
     /// Print configuration files to begin with, or the schema of the configuration file.
     #[command(subcommand)]
@@ -299,6 +301,14 @@ async fn run(command: Command, path: Option<&Path>) -> Result<ExitCode, Failure>
         Command::Examples { gateway, tls } => {
             let examples = quickstart::examples(&gateway, tls);
             print(&quickstart::as_started(&examples, &banner::program()))?;
+        }
+        Command::Check(options) if options.identity.is_some() => {
+            let decision = check::decide(&load(path, "check")?, &options)?;
+            print(&format!("{}\n", decision.text))?;
+            return Ok(match decision.is_allowed {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+            });
         }
         Command::Check(options) => {
             let config = match load(path, "check") {

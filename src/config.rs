@@ -11,6 +11,7 @@ mod clients;
 mod environment;
 mod jwt;
 mod overlay;
+mod policy;
 mod reader;
 mod reload;
 mod schema;
@@ -31,12 +32,13 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::credentials::Settings as Auth;
 use crate::credentials::SettingsSource;
+use crate::policy::{Policy, Rule, Subject};
 use crate::reload::FileSource;
 use crate::spelling::nearest;
 use crate::telemetry::LogFilter;
 use crate::{telemetry, upstream, watch};
 pub(crate) use clients::sha256;
-pub use clients::{ClientToken, name_problem};
+pub use clients::{ClientLimitSettings, ClientToken, name_problem};
 use drawbridge_transcoder::contract::{Contract, Selection, Source, selectable};
 pub use environment::Environment;
 pub use jwt::{JwksSource, JwtOptions};
@@ -54,6 +56,9 @@ const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 /// What is wrong where [`Config::has_plaintext_tokens`].
 pub const PLAINTEXT_TOKENS: &str = "client tokens are received over plaintext: set [listen.tls], \
                                     unless a proxy in front of the gateway terminates TLS";
+
+/// What clients may do without a rule.
+pub const NO_POLICY: &str = "each authenticated client may do everything: there is no [[policy]]";
 
 /// What is at stake where [`Config::trusts_sidecar`].
 pub const TRUSTED_SIDECAR: &str = "clients are named by x-forwarded-client-cert \
@@ -82,6 +87,8 @@ pub struct Config {
     /// Whether a sidecar sends the certificates of clients, and nothing else reaches the
     /// listener.
     pub trusts_sidecar: bool,
+    /// `[listen.limits]`: what one client may use.
+    pub client_limits: ClientLimitSettings,
     /// `[listen.web]`: calls of web pages.
     pub web: WebOptions,
     /// Reads the files of `[listen]` again. None if it names none.
@@ -98,10 +105,14 @@ pub struct Config {
     pub watch: watch::Settings,
     /// `[[upstream]]`. The sandbox adds its own when it starts.
     pub upstreams: Vec<upstream::Settings>,
+    /// `[[policy]]`: what each identity may do. Empty: everything.
+    pub policy: Vec<Rule>,
     /// `[[descriptors]]`: descriptor sets of the user's own REST APIs.
     pub descriptors: Vec<Source>,
     /// `[log]`.
     pub log: telemetry::Settings,
+    /// `[audit]`: the audit log. None: no audit log.
+    pub audit: Option<telemetry::AuditSettings>,
     /// Whether the upstreams are those of the sandbox. Every response then says so.
     pub sandbox: bool,
     /// The keys of clouds that are ignored, for the log at level debug.
@@ -220,6 +231,7 @@ impl Config {
             client_tokens: Vec::new(),
             jwt: None,
             trusts_sidecar: false,
+            client_limits: ClientLimitSettings::default(),
             web: WebOptions::default(),
             listen_source: None,
             source: None,
@@ -228,8 +240,10 @@ impl Config {
             server: ServerOptions::default(),
             watch: watch::Settings::default(),
             upstreams: Vec::new(),
+            policy: Vec::new(),
             descriptors: Vec::new(),
             log: telemetry::Settings::default(),
+            audit: None,
             sandbox: false,
             ignored_keys: Vec::new(),
             warnings: Vec::new(),
@@ -380,6 +394,9 @@ impl Config {
             }
             section.finish_with(auth::hint_for_upstream);
         }
+        for (number, section) in (1..).zip(root.sections("policy")) {
+            config.policy.extend(policy::read(&section, number));
+        }
         for section in root.sections("descriptors") {
             config.descriptors.extend(descriptors(&section));
             section.finish();
@@ -424,6 +441,9 @@ impl Config {
         self.server.read(&root.section("server"));
         self.read_watch(&root.section("watch"));
         self.read_log(&root.section("log"));
+        if let Some(audit) = root.optional_section("audit") {
+            self.read_audit(&audit);
+        }
     }
 
     /// Returns what the files of `[listen]` contain.
@@ -456,6 +476,7 @@ impl Config {
         }
         clients.flag_into("trust_forwarded_client_cert", &mut self.trusts_sidecar);
         clients.finish();
+        self.client_limits = ClientLimitSettings::read(&section.section("limits"));
         self.web = WebOptions::read(&section.section("web"));
         section.finish();
     }
@@ -501,6 +522,20 @@ impl Config {
             self.log.level = level.value;
         }
         section.finish();
+    }
+
+    fn read_audit(&mut self, section: &Section<'_>) {
+        let mut log = true;
+        section.flag_into("log", &mut log);
+        let file = section.new_path("file");
+        if !log && file.is_none() {
+            section.invalid(
+                "log",
+                "set `file`, or remove the key: audit lines go nowhere",
+            );
+        }
+        section.finish();
+        self.audit = Some(telemetry::AuditSettings { log, file });
     }
 
     /// Applies the environment variables, which take precedence over the file.
@@ -614,6 +649,49 @@ impl Config {
         Err(problems.into_iter().chain(warnings).collect())
     }
 
+    /// Returns whether each client has an identity.
+    pub fn authenticates_clients(&self) -> bool {
+        let mutual = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        mutual || self.requires_token() || self.trusts_sidecar
+    }
+
+    /// Compiles the rules; none without a rule.
+    ///
+    /// # Errors
+    ///
+    /// Returns the rules that name an upstream, an rpc, a field or a client token that does not
+    /// exist.
+    pub fn policy(&self, contract: &Contract) -> Result<Option<Policy>, Vec<Problem>> {
+        if self.policy.is_empty() {
+            return Ok(None);
+        }
+        let upstreams: Vec<&str> = self.upstreams.iter().map(|u| &*u.name).collect();
+        let tokens: Vec<&str> = self
+            .client_tokens
+            .iter()
+            .map(|token| &*token.name)
+            .collect();
+        let subject = Subject {
+            methods: &contract.methods(),
+            upstreams: &upstreams,
+            tokens: &tokens,
+        };
+        let policy = crate::policy::compile(&self.policy, subject);
+        policy.map(Some).map_err(|problems| {
+            let problem = |(index, key, problem): (usize, &str, String)| {
+                let place = &self.policy[index].place;
+                let (file, line) = place.rsplit_once(':').unwrap_or((place, ""));
+                Problem {
+                    file: file.to_owned(),
+                    line: line.parse().ok(),
+                    key: format!("policy.{key}"),
+                    problem,
+                }
+            };
+            problems.into_iter().map(problem).collect()
+        })
+    }
+
     /// Returns whether clients must send a token of the gateway.
     pub fn requires_token(&self) -> bool {
         !self.client_tokens.is_empty() || self.jwt.is_some()
@@ -657,9 +735,7 @@ impl Config {
     /// Returns what is wrong with a gateway that holds credentials and serves unauthenticated
     /// clients beyond loopback.
     pub(crate) fn unauthenticated_problem(&self) -> Option<String> {
-        let mutual = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-        let is_authenticated = mutual || self.requires_token() || self.trusts_sidecar;
-        if self.listen.ip().is_loopback() || is_authenticated {
+        if self.listen.ip().is_loopback() || self.authenticates_clients() {
             return None;
         }
         let holds = |auth: &Auth| !matches!(auth, Auth::Passthrough | Auth::None);

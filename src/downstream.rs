@@ -11,9 +11,11 @@ use crate::memory::Memory;
 
 mod identity;
 mod shares;
+mod trail;
 
 pub use identity::{Identity, IdentityKind, MAX_IDENTITY_BYTES};
 pub use shares::{ClientShares, NoShare};
+pub use trail::{RestCall, Trail};
 
 /// Limit of a request id, since statuses have little space for it.
 const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -167,6 +169,8 @@ pub struct Downstream {
     pub accept_language: Option<HeaderValue>,
     /// What its calls draw from.
     pub memory: Memory,
+    /// Where the REST call that changes something is kept; none without an audit log.
+    pub trail: Option<Arc<Trail>>,
 }
 
 impl Downstream {
@@ -194,6 +198,7 @@ impl Downstream {
             tracestate: get("tracestate"),
             accept_language: get("accept-language"),
             memory: Memory::default(),
+            trail: None,
         }
     }
 

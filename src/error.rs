@@ -121,6 +121,9 @@ pub enum Error {
     /// read. Nothing was sent.
     #[error("client tokens cannot be checked: the keys of their issuer cannot be read")]
     IssuerKeysUnknown,
+    /// The policy does not allow the call to the client. Nothing was sent.
+    #[error("{}", .0.problem)]
+    PermissionDenied(Box<PolicyDenial>),
     /// A credential would be sent over plaintext HTTP to another host. Nothing was sent to it.
     #[error(
         "the endpoint{} is plaintext HTTP, where anyone on the network can read the credentials: \
@@ -244,6 +247,17 @@ pub enum Error {
     /// messages of a stream before are valid.
     #[error("the configuration of this upstream has changed: retry")]
     UpstreamChanged,
+}
+
+/// Why the policy denies a call.
+#[derive(Clone, Debug)]
+pub struct PolicyDenial {
+    /// What is allowed instead, without a value of the request.
+    pub problem: String,
+    /// The identity of the client.
+    pub identity: Box<str>,
+    /// The rule that comes closest, and its file and line, if there is one.
+    pub rule: Option<(Box<str>, Box<str>)>,
 }
 
 /// Why the gateway's own login failed. Never UNAUTHENTICATED: the client's credentials may
@@ -444,6 +458,26 @@ impl Error {
             Self::Draining | Self::ConnectionTooOld | Self::UpstreamChanged => {
                 Some(RETRY_AFTER_DRAINING)
             }
+            _ => None,
+        }
+    }
+
+    /// Returns whether the gateway rejected the call because of its client: it is not
+    /// authenticated, not allowed, or beyond a limit.
+    pub(crate) fn is_rejection(&self) -> bool {
+        let code = self.code();
+        match self {
+            Self::PermissionDenied(_) | Self::IssuerKeysUnknown => true,
+            Self::Credential { .. } => code == Code::Unauthenticated,
+            Self::Overload { .. } => code == Code::ResourceExhausted,
+            _ => false,
+        }
+    }
+
+    /// Returns the rule of the policy that comes closest to allowing the call.
+    pub(crate) fn rule(&self) -> Option<&str> {
+        match self {
+            Self::PermissionDenied(denial) => denial.rule.as_ref().map(|(rule, _)| &**rule),
             _ => None,
         }
     }

@@ -55,6 +55,8 @@ pub mod http_client;
 #[doc(hidden)]
 pub mod memory;
 #[doc(hidden)]
+pub mod policy;
+#[doc(hidden)]
 pub mod reload;
 #[doc(hidden)]
 pub mod server;

@@ -29,6 +29,7 @@ mod authn;
 mod charged_body;
 mod client_io;
 mod client_json;
+mod client_limits;
 mod codec;
 mod compression;
 mod connection_end;
@@ -67,6 +68,7 @@ mod stream_info;
 mod tests;
 mod tls;
 mod unary_body;
+mod visibility;
 mod write_coalescing;
 
 pub use authn::TOKEN;

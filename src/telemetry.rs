@@ -1,5 +1,6 @@
 //! Telemetry: the log, traces and metrics.
 
+mod audit;
 mod connection_metrics;
 mod failed_calls;
 mod log_filter;
@@ -9,12 +10,14 @@ mod reload_metrics;
 mod repeated;
 mod traces;
 
+pub use audit::{AuditLine, AuditLog, Settings as AuditSettings};
 pub use connection_metrics::ConnectionMetrics;
 pub use failed_calls::{FailedCall, FailedCalls, MAX_FAILED_CALLS};
 pub use log_filter::LogFilter;
 pub use log_writer::{dropped_lines, flush};
 pub use metrics::{
-    DURATION_BUCKETS, Metrics, RpcMetrics, RpcProtocol, Sample, UpstreamRequestMetrics, code_name,
+    ClientCalls, DURATION_BUCKETS, Metrics, RpcMetrics, RpcProtocol, Sample,
+    UpstreamRequestMetrics, code_name,
 };
 pub use reload_metrics::ReloadMetrics;
 pub use repeated::LineKind;

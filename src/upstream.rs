@@ -68,7 +68,7 @@ pub use crate::upstream::download_limit::{DownloadPermit, default_downloads};
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::family::Family;
 pub use crate::upstream::health_check::Stats;
-pub use crate::upstream::registry::Upstreams;
+pub use crate::upstream::registry::{UPSTREAM_KEY, Upstreams};
 pub use crate::upstream::request_context::{BodySlot, MethodProperties, RequestContext};
 use crate::upstream::retry_budget::RetryBudget;
 use drawbridge_transcoder::call::{Call, Idempotency, Reply};

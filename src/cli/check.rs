@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::Failure;
-use crate::config::{Config, PLAINTEXT_TOKENS, Problem};
+use super::check_policy::{self, Decision, Question};
+use crate::config::{Config, NO_POLICY, PLAINTEXT_TOKENS, Problem, TRUSTED_SIDECAR};
 use crate::contract::{Contract, Method};
 use crate::credentials::{Scope, Settings as Auth};
 use crate::deadline::Deadline;
@@ -31,6 +32,21 @@ pub struct Options {
     /// Check only this upstream. Can be repeated. Default: all.
     #[arg(long, value_name = "NAME")]
     pub upstream: Vec<String>,
+    /// Say instead which rule of the policy allows or denies a call to this client: `token:ci`,
+    /// `jwt:NAME`, `certificate:NAME` or `anonymous`. Nothing is called.
+    #[arg(
+        long = "as",
+        value_name = "IDENTITY",
+        requires = "method",
+        conflicts_with = "json"
+    )]
+    pub identity: Option<String>,
+    /// The rpc of that call, by --upstream or the default one.
+    #[arg(value_name = "SERVICE/METHOD", requires = "identity")]
+    pub method: Option<String>,
+    /// The request of that call, as JSON.
+    #[arg(value_name = "JSON", requires = "method")]
+    pub request: Option<String>,
 }
 
 /// What the check has found.
@@ -66,6 +82,17 @@ pub struct Checked {
     /// The rpc that was called.
     read: Option<String>,
     result: Result<Shown, String>,
+}
+
+/// Decides about the call of `--as`.
+pub(super) fn decide(config: &Config, options: &Options) -> Result<Decision, Failure> {
+    let question = Question {
+        identity: options.identity.as_deref().unwrap_or_default(),
+        method: options.method.as_deref().unwrap_or_default(),
+        json: options.request.as_deref(),
+        upstream: options.upstream.first().map(String::as_str),
+    };
+    check_policy::decide(config, question)
 }
 
 /// Checks the configuration and prints the report. Returns whether all is well.
@@ -138,6 +165,17 @@ pub async fn check(config: &Config, names: &[String]) -> Result<Report, Failure>
         warnings: config.warnings.clone(),
         ..Report::default()
     };
+    if let Err(problems) = config.policy(&contract) {
+        report.problems.extend(problems);
+    }
+    if config.policy.is_empty() && config.authenticates_clients() {
+        report.warnings.push(Problem::from(NO_POLICY.to_owned()));
+    }
+    if config.trusts_sidecar {
+        report
+            .warnings
+            .push(Problem::from(TRUSTED_SIDECAR.to_owned()));
+    }
     let left_out = contract.warnings();
     report.warnings.extend(texts(&left_out).map(Problem::from));
     if config.has_plaintext_tokens() {

@@ -69,6 +69,36 @@ impl From<&str> for ClientToken {
     }
 }
 
+/// `[listen.limits]`: what one client may use. Zero: as much as there is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientLimitSettings {
+    /// Maximum number of concurrent unary calls and uploads.
+    pub max_calls: u32,
+    /// Maximum number of open streams: watches, list streams and downloads.
+    pub max_streams: u32,
+    /// Maximum rate of calls and streams.
+    pub calls_per_sec: u32,
+    /// How many of them may come at once. Zero: those of one second.
+    pub burst: u32,
+}
+
+impl ClientLimitSettings {
+    /// Reads the section.
+    pub(super) fn read(section: &Section<'_>) -> Self {
+        const MAX: u32 = 1_000_000;
+        let mut limits = Self::default();
+        section.number_into("max_calls", 0, MAX, &mut limits.max_calls);
+        section.number_into("max_streams", 0, MAX, &mut limits.max_streams);
+        section.number_into("calls_per_sec", 0, MAX, &mut limits.calls_per_sec);
+        section.number_into("burst", 0, MAX, &mut limits.burst);
+        if limits.burst > 0 && limits.calls_per_sec == 0 {
+            section.invalid("burst", "belongs to calls_per_sec, which is not set");
+        }
+        section.finish();
+        limits
+    }
+}
+
 /// Returns what is wrong with the name of a token.
 pub fn name_problem(name: &str) -> Option<String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.@/".contains(c);

@@ -452,6 +452,44 @@ impl<'a> Section<'a> {
         text
     }
 
+    /// Returns the file and the line of the section: `drawbridge.toml:12`.
+    pub(super) fn place(&self) -> String {
+        let place = self.report.at(self.at, "", "");
+        match place.line {
+            Some(line) => format!("{}:{line}", place.file),
+            None => place.file,
+        }
+    }
+
+    /// Reads a table with a string, or an array of strings, for each key.
+    pub(super) fn text_map(&self, key: &str) -> Option<Vec<(String, Vec<Found<String>>)>> {
+        let text = || json!({"type": "string", "pattern": "\\S"});
+        self.describe(key, || {
+            let values = json!([text(), {"type": "array", "items": text()}]);
+            json!({"type": "object", "additionalProperties": {"anyOf": values}})
+        });
+        let Some(found) = self.get(key) else {
+            return Some(Vec::new());
+        };
+        let DeValue::Table(table) = found.get_ref() else {
+            self.wrong_type(key, "a table of strings", found.get_ref());
+            return None;
+        };
+        let section = self.below(key, Some(table), found.span().start);
+        let entries = table.iter().filter_map(|(name, value)| {
+            let name = name.get_ref();
+            let values = match value.get_ref() {
+                DeValue::Array(_) => section.texts(name)?,
+                _ => vec![section.text(name)?],
+            };
+            if values.is_empty() {
+                section.invalid(name, "allows nothing: name a value, or remove the key");
+            }
+            Some((name.to_string(), values))
+        });
+        Some(entries.collect())
+    }
+
     /// Reads an array of strings, none of them blank.
     pub(super) fn texts(&self, key: &str) -> Option<Vec<Found<String>>> {
         let items = || json!({"type": "string", "pattern": "\\S"});
@@ -666,6 +704,22 @@ impl<'a> Section<'a> {
             return None;
         }
         Some(path)
+    }
+
+    /// Reads the path of a file that may not exist yet, relative to the configuration file. Its
+    /// directory must exist.
+    pub(super) fn new_path(&self, key: &str) -> Option<PathBuf> {
+        let path = self.directory.join(self.text(key)?.value);
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let problem = match parent.as_os_str().is_empty() || parent.is_dir() {
+            true if path.is_dir() => {
+                format!("{} is a directory: name a file in it", path.display())
+            }
+            true => return Some(path),
+            false => format!("the directory {} does not exist", parent.display()),
+        };
+        self.invalid(key, &problem);
+        None
     }
 
     /// Returns the contents of the file that the key names.

@@ -66,6 +66,7 @@ impl Config {
             "server.tls_handshake_timeout_secs" => server.tls_handshake_timeout,
             "server.health_check_interval_secs" => server.health_check_interval,
             "watch" => watch,
+            "audit" => audit,
             "log" => log,
         );
         if self.tls.is_some() != running.tls.is_some() {

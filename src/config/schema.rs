@@ -11,7 +11,7 @@ pub(super) mod tests;
 use serde_json::{Value, json};
 
 use super::reader::{KeySchema, Report, Section};
-use super::{Config, auth, upstreams};
+use super::{Config, auth, policy, upstreams};
 use crate::families::family;
 use descriptions::description;
 
@@ -54,6 +54,9 @@ fn describe() -> Vec<KeySchema> {
     config.read_sections(&root);
     for section in root.sections("upstream") {
         upstreams::read(&section);
+    }
+    for section in root.sections("policy") {
+        policy::read(&section, 1);
     }
     for section in root.sections("descriptors") {
         super::descriptors(&section);

@@ -1,6 +1,9 @@
 //! The identity of an authenticated client.
 
 use std::fmt;
+use std::sync::OnceLock;
+
+use prometheus_client::metrics::counter::Counter;
 
 use super::ClientKey;
 
@@ -35,11 +38,12 @@ impl IdentityKind {
 
 /// A client that has proved its name: what policy, log, metrics and limits know of it. Its text
 /// is kind and name: `token:ci`, `certificate:spiffe://example.org/shop`.
-#[derive(PartialEq, Eq, Hash)]
 pub struct Identity {
     kind: IdentityKind,
     text: Box<str>,
     key: ClientKey,
+    /// Looked up once.
+    calls: OnceLock<Counter>,
 }
 
 impl Identity {
@@ -56,7 +60,12 @@ impl Identity {
             _ => {
                 let text: Box<str> = format!("{}:{name}", kind.word()).into();
                 let key = ClientKey::of("identity", &text);
-                return Ok(Self { kind, text, key });
+                return Ok(Self {
+                    kind,
+                    text,
+                    key,
+                    calls: OnceLock::new(),
+                });
             }
         };
         Err(problem)
@@ -85,11 +94,24 @@ impl Identity {
         &self.text[self.kind.word().len() + 1..]
     }
 
+    /// Returns what counts the calls of the client, which `find` finds.
+    pub fn calls(&self, find: impl FnOnce(&str) -> Counter) -> &Counter {
+        self.calls.get_or_init(|| find(&self.text))
+    }
+
     /// Returns the key towards limits that clients share.
     pub fn key(&self) -> ClientKey {
         self.key
     }
 }
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Identity {}
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

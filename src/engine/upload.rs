@@ -44,18 +44,19 @@ impl Uploads {
     }
 
     /// Reads the messages of a stream to the end and makes the call that sends the file.
-    /// Sends nothing itself.
+    /// Sends nothing itself. `check` may reject the first message, which has all fields but the
+    /// chunks.
     pub async fn receive(
         &self,
-        method: &Method,
-        upload: &Upload,
-        dialect: &str,
+        (method, upload, dialect): (&Method, &Upload, &str),
         (memory, deadline): (&Memory, Deadline),
         messages: &mut impl RequestMessages,
+        check: impl FnOnce(&Bytes) -> Result<(), Error>,
     ) -> Result<Call, Error> {
         let Some(first) = next(messages).await? else {
             return Err(Error::Malformed("the stream has no message".into()));
         };
+        check(&first)?;
         let turn = deadline.bound(memory.turn(first.len())).await?;
         let mut call = turn.run(|| method.bind(&first, dialect))?;
         drop(turn);

@@ -81,6 +81,12 @@ pub(super) fn status(error: &Error, context: &StatusContext<'_>) -> Status {
     for (key, value) in fault.map_or(&[][..], |fault| &fault.metadata) {
         add(&mut budget, key, value);
     }
+    if let Error::PermissionDenied(denial) = error {
+        add(&mut budget, "identity", &denial.identity);
+        if let Some((rule, _)) = &denial.rule {
+            add(&mut budget, "rule", rule);
+        }
+    }
     details.set_error_info(reason, domain, metadata);
 
     let violations = violations(error, &mut budget);

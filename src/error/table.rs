@@ -120,6 +120,8 @@ impl Error {
                 row(*code, "LOGIN_NOT_POSSIBLE", NOT_SENT, PERMANENT, Never, All, PREFIX),
             Self::IssuerKeysUnknown =>
                 row(Unavailable, "ISSUER_KEYS_UNKNOWN", NOT_SENT, TRANSIENT, Never, All, NO_PREFIX),
+            Self::PermissionDenied(_) =>
+                row(PermissionDenied, "POLICY_DENIED", NOT_SENT, PERMANENT, Never, All, NO_PREFIX),
             Self::PlaintextCredentials { .. } =>
                 row(FailedPrecondition, "PLAINTEXT_CREDENTIALS", NOT_SENT, PERMANENT, Never, All, PREFIX),
             Self::Login { failure: LoginFailure::Rejected, .. } =>

@@ -16,6 +16,7 @@ use tonic::body::Body;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::memory::{Memory, Reservation};
+use crate::server::client_limits::ClientSlot;
 use crate::telemetry::RpcProtocol;
 
 /// The compressions that are accepted, in the header that an unsupported one is answered with.
@@ -37,6 +38,8 @@ pub(super) struct Admission {
     pub(super) memory: Memory,
     /// What the call draws from it for its metadata and all that is short.
     pub(super) reservation: Reservation,
+    /// Counts the call among those of its client, where that is limited.
+    pub(super) slot: Option<ClientSlot>,
 }
 
 impl Admission {
@@ -55,6 +58,7 @@ impl Admission {
             is_compressed: is_compressed(headers)?,
             reservation: memory.reserve(call_bytes)?,
             memory,
+            slot: None,
         })
     }
 }

@@ -21,6 +21,7 @@ use self::tokens::Tokens;
 use crate::config::Config;
 use crate::downstream::{Identity, Peer};
 use crate::error::Error;
+use crate::policy::Policy;
 
 /// Request metadata with the client's token for the gateway.
 pub const TOKEN: &str = "drawbridge-token";
@@ -32,6 +33,8 @@ pub(super) struct Access {
     jwt: Option<Arc<Jwt>>,
     /// Whether `x-forwarded-client-cert` names the client.
     trusts_sidecar: bool,
+    /// What clients may do; none if it is everything.
+    policy: Option<Arc<Policy>>,
 }
 
 /// The [`Access`] of all calls, which clones share.
@@ -39,20 +42,23 @@ pub(super) struct Access {
 pub(super) struct SharedAccess(Arc<ArcSwap<Access>>);
 
 /// A client that has been let in.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) struct Caller {
     /// The client.
     pub(super) peer: Peer,
     /// Whether `authorization` has proved its identity: no upstream may receive it.
     pub(super) by_bearer: bool,
+    /// What it may do; none if it is everything.
+    pub(super) policy: Option<Arc<Policy>>,
 }
 
-/// The client of a connection, for a call that needs no token.
+/// A client that may do everything, and needs no token.
 impl From<Peer> for Caller {
     fn from(peer: Peer) -> Self {
         Self {
             peer,
             by_bearer: false,
+            policy: None,
         }
     }
 }
@@ -75,13 +81,17 @@ impl SharedAccess {
 }
 
 impl Access {
-    /// Reads how clients authenticate themselves. Keeps the keys of `previous` if their settings are
+    /// Reads how clients authenticate themselves, and what they may do by `policy`. Keeps the keys of `previous` if their settings are
     /// the same.
     ///
     /// # Errors
     ///
     /// Fails for keys of JSON Web Tokens that cannot be used.
-    pub(super) fn new(config: &Config, previous: Option<&Self>) -> Result<Self, String> {
+    pub(super) fn new(
+        config: &Config,
+        policy: Option<Arc<Policy>>,
+        previous: Option<&Self>,
+    ) -> Result<Self, String> {
         let previous = previous.and_then(|access| access.jwt.as_ref());
         let jwt = config.jwt.as_ref().map(|options| {
             match previous.filter(|jwt| jwt.options() == options) {
@@ -94,7 +104,13 @@ impl Access {
             tokens: Tokens::new(&config.client_tokens),
             jwt: jwt.map_err(|problem| format!("listen.clients.jwt: {problem}"))?,
             trusts_sidecar: config.trusts_sidecar,
+            policy,
         })
+    }
+
+    /// Returns what clients may do; none if it is everything.
+    pub(super) fn policy(&self) -> Option<&Arc<Policy>> {
+        self.policy.as_ref()
     }
 
     /// Rejects a request without a valid token, where one is required. Otherwise returns which
@@ -112,9 +128,11 @@ impl Access {
             false => None,
         };
         if self.tokens.is_empty() && self.jwt.is_none() {
-            return Ok(Caller::from(
-                forwarded.unwrap_or_else(|| connection.clone()),
-            ));
+            let peer = forwarded.unwrap_or_else(|| connection.clone());
+            return Ok(Caller {
+                policy: self.policy.clone(),
+                ..Caller::from(peer)
+            });
         }
         let own = single(headers, TOKEN)?;
         let bearer = bearer(headers)?;
@@ -154,6 +172,7 @@ impl Access {
         Ok(Caller {
             peer: Peer::from(identity),
             by_bearer,
+            policy: self.policy.clone(),
         })
     }
 

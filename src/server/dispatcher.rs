@@ -22,8 +22,10 @@ use crate::engine::{FileStream, Uploads};
 use crate::error::{self, Error};
 use crate::families::family;
 use crate::memory::{DOWNLOAD_BYTES, Memory, MemoryBudget, STREAM_BYTES};
+use crate::policy::Policy;
 use crate::server::admission::Admission;
 use crate::server::client_json::ClientJson;
+use crate::server::client_limits::{ClientLimits, ClientSlot};
 use crate::server::connection_end::{self, ConnectionEnd};
 use crate::server::message_format::{Encoding, MessageFormat};
 use crate::server::messages_body::MessagesBody;
@@ -34,7 +36,10 @@ use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::{ResponseWriteTimeout, SlowReader};
 use crate::server::served_method::ServedMethod;
 use crate::server::stream_info::{StreamInfo, is_logged, traced};
-use crate::telemetry::{FailedCall, FailedCalls, Metrics, RpcProtocol, code_name};
+use crate::server::visibility::Visibility;
+use crate::telemetry::{
+    AuditLine, AuditLog, FailedCall, FailedCalls, Metrics, RpcProtocol, code_name,
+};
 use crate::upstream::{Upstream, Upstreams};
 use crate::watch::Watches;
 use drawbridge_transcoder::contract::{Contract, LeftOut, Method};
@@ -63,6 +68,10 @@ pub struct Dispatcher {
     pub(super) client_json: ClientJson,
     /// What all calls draw from.
     pub(super) memory: MemoryBudget,
+    /// None if no client is limited.
+    pub(super) client_limits: Option<Arc<ClientLimits>>,
+    /// None without `[audit]`.
+    pub(super) audit: Option<Arc<AuditLog>>,
 }
 
 /// The state of all dispatchers that a gateway has one after the other.
@@ -72,11 +81,16 @@ pub(super) struct SharedState {
     pub(super) failed_calls: FailedCalls,
     pub(super) names: Arc<NameLookup>,
     pub(super) memory: MemoryBudget,
+    /// None if no client is limited. Others apply if the settings have changed.
+    pub(super) client_limits: Option<Arc<ClientLimits>>,
+    /// None without `[audit]`.
+    pub(super) audit: Option<Arc<AuditLog>>,
     pub(super) traces: bool,
 }
 
 impl SharedState {
-    /// Returns the state of the first dispatcher. `traces` says whether spans are exported.
+    /// Returns the state of the first dispatcher, which has no audit log. `traces` says whether
+    /// spans are exported.
     pub(super) fn new(config: &Config, traces: bool) -> Self {
         Self {
             watches: Watches::new(config.watch.clone()),
@@ -84,6 +98,8 @@ impl SharedState {
             failed_calls: FailedCalls::default(),
             names: Arc::default(),
             memory: MemoryBudget::new(config.server.max_memory_bytes()),
+            client_limits: ClientLimits::new(config.client_limits.clone()),
+            audit: None,
             traces,
         }
     }
@@ -112,8 +128,12 @@ impl Dispatcher {
             failed_calls,
             names,
             memory,
+            client_limits,
+            audit,
             traces,
         } = shared;
+        let same_limits = client_limits.filter(|limits| limits.has(&config.client_limits));
+        let client_limits = same_limits.or_else(|| ClientLimits::new(config.client_limits.clone()));
         // Counters are looked up once.
         let counters = |path: &str, upstream: &str| {
             let served = before.and_then(|before| before.methods.get(path));
@@ -132,6 +152,7 @@ impl Dispatcher {
                         .map(|u| (u.clone(), counters(&method.path, &u.settings.name)))
                         .collect(),
                     unrouted: counters(&method.path, ""),
+                    client_calls: metrics.client_calls.clone(),
                     failed_calls: failed_calls.clone(),
                     forwarded_headers: family
                         .request_id_headers
@@ -169,6 +190,8 @@ impl Dispatcher {
             traces,
             sandbox: config.sandbox,
             memory,
+            client_limits,
+            audit,
         }
     }
 
@@ -180,6 +203,8 @@ impl Dispatcher {
             failed_calls: self.failed_calls.clone(),
             names: self.names.clone(),
             memory: self.memory.clone(),
+            client_limits: self.client_limits.clone(),
+            audit: self.audit.clone(),
             traces: self.traces,
         }
     }
@@ -187,6 +212,15 @@ impl Dispatcher {
     /// Returns the method at a gRPC path.
     pub(super) fn method(&self, path: &str) -> Option<Arc<ServedMethod>> {
         self.methods.get(path).cloned()
+    }
+
+    /// Returns whether a client may use some rpc by this upstream.
+    pub(super) fn may_use(&self, visibility: &Visibility, upstream: &str) -> bool {
+        self.methods.iter().any(|(path, served)| {
+            let mut upstreams = served.by_upstream.iter();
+            upstreams.any(|(known, _)| known.settings.name == upstream)
+                && visibility.method(path, Some(upstream))
+        })
     }
 
     /// Marks the response of a gateway that serves the sandbox.
@@ -198,11 +232,13 @@ impl Dispatcher {
         response
     }
 
-    /// Records and logs a call that is rejected before its rpc is called, and returns its status.
+    /// Records and logs a call of a client, known by this identity, that is rejected before its rpc
+    /// is called, and returns its status.
     pub(super) fn reject(
         &self,
         message: &'static str,
         (operation, protocol, headers): (&str, RpcProtocol, &HeaderMap),
+        identity: Option<&str>,
         error: &Error,
     ) -> Status {
         let mut client = Downstream::from_metadata(headers);
@@ -211,9 +247,31 @@ impl Dispatcher {
         let request_id = request_id.and_then(|id| id.to_str().ok());
         if is_logged(message, error, false) {
             let (protocol, reason) = (protocol.name(), error.log_text());
-            tracing::info!(operation, protocol, request_id, reason, "{message}");
+            tracing::info!(
+                operation,
+                protocol,
+                request_id,
+                identity,
+                reason,
+                "{message}"
+            );
         }
         let request_id = request_id.unwrap_or_default();
+        if let Some(audit) = &self.audit {
+            audit.write(&AuditLine {
+                is_rejection: true,
+                identity,
+                operation,
+                upstream: "",
+                rest_call: None,
+                code: code_name(error.code()),
+                reason: &error.log_kind(),
+                rule: None,
+                request_id,
+                upstream_request_id: None,
+                elapsed: None,
+            });
+        }
         self.failed_calls.add(FailedCall {
             at: SystemTime::now(),
             code: code_name(error.code()),
@@ -242,14 +300,27 @@ impl Dispatcher {
         path: &str,
         protocol: RpcProtocol,
         headers: &HeaderMap,
+        identity: Option<&str>,
     ) -> Option<Status> {
         let left_out = self.left_out.get(path)?;
         let operation = &path[1..];
         let error = Error::NotServed(left_out.to_string().into());
         let call = (operation, protocol, headers);
-        let status = self.reject("call failed: not served", call, &error);
+        let status = self.reject("call failed: not served", call, identity, &error);
         self.metrics.rpc(operation, "").count(status.code());
         Some(status)
+    }
+
+    /// Counts a call, or a stream, of a client. Fails if it has reached a limit.
+    pub(super) fn client_slot(
+        &self,
+        peer: &Peer,
+        is_stream: bool,
+    ) -> Result<Option<ClientSlot>, Error> {
+        let limits = self.client_limits.as_ref();
+        limits
+            .map(|limits| limits.acquire(peer.key, is_stream))
+            .transpose()
     }
 
     /// Reads the metadata of a request whose headers have just arrived, of a call by this protocol
@@ -271,11 +342,13 @@ impl Dispatcher {
         &self,
         served: &Arc<ServedMethod>,
         request: http::Request<TimeoutBody>,
-        peer: Peer,
+        (peer, policy): (Peer, Option<Arc<Policy>>),
         (admission, encoding): (Admission, Encoding),
     ) -> http::Response<Body> {
         let (parts, body) = request.into_parts();
         let mut info = StreamInfo::begin(served, self.traces, &parts.headers, peer, admission);
+        info.policy = policy;
+        info.audit_by(self.audit.as_ref());
         let upstream = match self.admit(&mut info, &parts.headers) {
             Ok(upstream) => upstream,
             // The body is dropped unread.
@@ -326,9 +399,19 @@ impl Dispatcher {
     /// Selects the upstream of a call. Fails where its dialect lacks the operation, or where
     /// the client's own credentials are missing or cannot be sent.
     fn admit(&self, info: &mut StreamInfo, headers: &HeaderMap) -> Result<Arc<Upstream>, Error> {
+        info.check_method()?;
         let method = &info.served.method;
-        let upstream = self.upstreams.select(&method.family, headers)?.clone();
+        let upstream = match self.upstreams.select(&method.family, headers) {
+            Ok(upstream) => upstream.clone(),
+            // The names of upstreams are for clients that may use them.
+            Err(Error::UnknownUpstream(_)) if info.policy.is_some() => {
+                return Err(info.unknown_upstream(headers));
+            }
+            Err(error) => return Err(error),
+        };
         info.upstream = Some(upstream.clone());
+        info.check_upstream()?;
+        let method = &info.served.method;
         let dialect = &upstream.settings.dialect;
         if !method.is_in(dialect) {
             return Err(Error::Unsupported {
@@ -391,6 +474,7 @@ impl Dispatcher {
         // A request that waits for its permit is neither decoded nor bound.
         let permit = upstream.permit(&info.client, info.deadline).await?;
         let request = raw.decode(info.deadline).await?;
+        info.check_request(&request)?;
         let context = CallContext {
             upstream,
             client: &info.client,
@@ -400,6 +484,7 @@ impl Dispatcher {
         };
         let mut resolved = self.names.resolve(context, method, &request).await?;
         loop {
+            info.check_found(&resolved.request)?;
             let result = unary::call(context, method, &resolved.request).await;
             if !resolved.retry(result.as_ref().err()).await? {
                 return result;
@@ -418,8 +503,12 @@ impl Dispatcher {
             )));
         };
         let dialect = &upstream.settings.dialect;
-        let bounds = (&info.client.memory, info.deadline);
-        let received = (self.uploads).receive(method, upload, dialect, bounds, &mut call.messages);
+        let received = (self.uploads).receive(
+            (method, upload, dialect),
+            (&info.client.memory, info.deadline),
+            &mut call.messages,
+            |first| info.check_request(first),
+        );
         let file = received.await?;
         let context = CallContext {
             upstream,
@@ -502,6 +591,7 @@ impl Dispatcher {
         let raw = call.messages.only().await?;
         let (info, upstream) = (&call.info, &call.upstream);
         let request = raw.decode(info.deadline).await?;
+        info.check_request(&request)?;
         let method = &info.served.method;
         let opening_deadline = info.deadline;
         // The default deadline is for what precedes a stream: the name lookup, and the
@@ -518,6 +608,7 @@ impl Dispatcher {
         };
         let mut resolved = self.names.resolve(context, method, &request).await?;
         loop {
+            info.check_found(&resolved.request)?;
             let result = (self.open_resolved(context, method, deadline, &resolved.request)).await;
             if !resolved.retry(result.as_ref().err()).await? {
                 return result;

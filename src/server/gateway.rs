@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
@@ -21,8 +21,11 @@ use super::reloader::{Rejected, ReloadHandle, Reloader};
 use super::status::StatusSource;
 use super::{descriptors, gauges, health, listener, reloader};
 use crate::admin::{self, Connection, Explorer, Page, Readiness};
-use crate::config::{Config, ListenFiles, PLAINTEXT_TOKENS, TRUSTED_SIDECAR};
+use crate::config::{Config, ListenFiles, NO_POLICY, PLAINTEXT_TOKENS, TRUSTED_SIDECAR};
 use crate::telemetry::ReloadMetrics;
+
+/// How long a stopped gateway waits until the last lines of the audit log are written.
+const MAX_AUDIT_FLUSH_TIME: Duration = Duration::from_secs(1);
 
 /// A gateway that is built and has no listeners yet.
 #[derive(Debug)]
@@ -78,6 +81,9 @@ impl Gateway {
         if config.has_plaintext_tokens() {
             tracing::warn!(listen = %config.listen, "{PLAINTEXT_TOKENS}");
         }
+        if self.generation.policy.is_none() && config.authenticates_clients() {
+            tracing::warn!("{NO_POLICY}");
+        }
         if config.trusts_sidecar {
             tracing::warn!(listen = %config.listen, "{TRUSTED_SIDECAR}");
         }
@@ -115,8 +121,9 @@ impl BoundGateway {
             descriptors,
         } = gateway;
         let config = generation.config.clone();
+        let audit = generation.dispatcher.audit.clone();
         let metrics = generation.dispatcher.metrics.clone();
-        let access = Access::new(&config, None).map_err(|e| vec![e])?;
+        let access = Access::new(&config, generation.policy.clone(), None).map_err(|e| vec![e])?;
         let access = SharedAccess::new(access);
         let registry = HealthRegistry::new([]);
         let serving = generation.serving(&access, &registry);
@@ -171,7 +178,8 @@ impl BoundGateway {
             let apply = move |files: &ListenFiles| {
                 changed.client_tokens.clone_from(&files.client_tokens);
                 changed.jwt.clone_from(&files.jwt);
-                let changed = Access::new(&changed, Some(&accepted.load()))?;
+                let last = accepted.load();
+                let changed = Access::new(&changed, last.policy().cloned(), Some(&last))?;
                 if let Some(tls) = &files.tls {
                     connections.replace_tls(tls)?;
                     expiries.replace(tls);
@@ -211,6 +219,11 @@ impl BoundGateway {
             drain.serve(stopped, serve).await;
             if let Some(task) = admin_task {
                 task.abort();
+            }
+            if let Some(audit) = audit {
+                let flush = move || audit.flush(MAX_AUDIT_FLUSH_TIME);
+                // A panic there is logged.
+                let _ = tokio::task::spawn_blocking(flush).await;
             }
         });
         Ok(ServerHandle {

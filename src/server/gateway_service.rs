@@ -9,6 +9,7 @@ use crate::api::drawbridge::v1::{
     ListUpstreamsRequest, ListUpstreamsResponse, Upstream, UpstreamState,
 };
 use crate::server::dispatcher::Dispatcher;
+use crate::server::visibility::Visibility;
 use crate::upstream::Health;
 
 /// Serves the rpcs from the dispatcher's tables.
@@ -22,12 +23,17 @@ impl GatewayService for Service {
         request: Request<ListUpstreamsRequest>,
     ) -> Result<Response<ListUpstreamsResponse>, Status> {
         let family = &request.get_ref().family;
+        let visibility = request.extensions().get::<Visibility>();
+        let is_visible = |upstream: &str| {
+            visibility.is_none_or(|visibility| self.0.may_use(visibility, upstream))
+        };
         let mut upstreams: Vec<Upstream> = self
             .0
             .upstreams
             .all()
             .iter()
             .filter(|u| family.is_empty() || u.settings.family == *family)
+            .filter(|u| is_visible(&u.settings.name))
             .map(|u| Upstream {
                 name: u.settings.name.clone(),
                 family: u.settings.family.clone(),

@@ -8,6 +8,8 @@ use arc_swap::ArcSwap;
 use crate::config::Tls;
 use crate::config::tls::expiries;
 use crate::credentials::Expiry;
+use crate::server::client_limits::ClientLimits;
+use crate::server::dispatcher::Dispatcher;
 use crate::server::generation::Current;
 use crate::telemetry::{Metrics, Sample, dropped_lines};
 use crate::upstream::Health;
@@ -64,6 +66,14 @@ pub(super) fn register(current: &Current, metrics: &Metrics, expiries: Certifica
                 dropped_lines(),
             )),
             counter(gauge(
+                "audit_lines_dropped",
+                "Lines of the audit log that were not written to its file",
+                dispatcher
+                    .audit
+                    .as_ref()
+                    .map_or(0, |audit| audit.dropped_lines()),
+            )),
+            counter(gauge(
                 "watch_polls",
                 "Reads of watched resources and of log pages",
                 watches.polls_total,
@@ -89,6 +99,16 @@ pub(super) fn register(current: &Current, metrics: &Metrics, expiries: Certifica
                 ..gauge(
                     "memory_rejections",
                     "Requests and responses for which the memory budget had no space",
+                    value,
+                )
+            }));
+        }
+        for (reason, value) in rejections(dispatcher) {
+            samples.push(counter(Sample {
+                label: Some(("reason", reason)),
+                ..gauge(
+                    "client_limit_rejections",
+                    "Calls that were rejected by the limits of one client",
                     value,
                 )
             }));
@@ -164,6 +184,12 @@ pub(super) fn register(current: &Current, metrics: &Metrics, expiries: Certifica
         }
         samples
     });
+}
+
+/// Returns how many calls the limits of one client have rejected, by limit.
+fn rejections(dispatcher: &Dispatcher) -> [(&'static str, u64); 3] {
+    let limits = dispatcher.client_limits.as_ref();
+    limits.map_or(ClientLimits::NO_REJECTIONS, |limits| limits.rejections())
 }
 
 /// Returns a time in seconds since 1970.

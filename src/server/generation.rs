@@ -23,7 +23,8 @@ use crate::api::drawbridge::v1::gateway_service_server::GatewayServiceServer;
 use crate::config::Config;
 use crate::config::tls::first_end;
 use crate::families::family;
-use crate::telemetry::UpstreamRequestMetrics;
+use crate::policy::Policy;
+use crate::telemetry::{AuditLog, UpstreamRequestMetrics};
 use crate::upstream::{self, ExchangeHook, Upstreams};
 
 /// The counters of upstreams, by name: an upstream that a reload replaces goes on with them.
@@ -48,6 +49,8 @@ impl ExchangeCounters {
 pub(super) struct Generation {
     pub(super) config: Config,
     pub(super) contract: Arc<Contract>,
+    /// None if every client may do everything.
+    pub(super) policy: Option<Arc<Policy>>,
     pub(super) dispatcher: Arc<Dispatcher>,
     pub(super) exchanges: Arc<ExchangeCounters>,
     /// By upstream, when the first certificate of its `ca_file` expires.
@@ -69,7 +72,11 @@ pub(super) type Current = Arc<ArcSwap<Serving>>;
 impl Generation {
     /// Builds the first one. Opens no connection. `traces` says whether spans are exported.
     pub(super) fn first(config: Config, traces: bool) -> Result<Self, Vec<String>> {
-        let shared = SharedState::new(&config, traces);
+        let audit = config.audit.as_ref().map(AuditLog::open).transpose();
+        let shared = SharedState {
+            audit: audit.map_err(|problem| vec![problem])?.map(Arc::new),
+            ..SharedState::new(&config, traces)
+        };
         Self::build(config, shared, None)
     }
 
@@ -108,6 +115,10 @@ impl Generation {
                 Arc::new(contract)
             }
         };
+        let policy = config.policy(&contract).map_err(|problems| {
+            let texts = problems.iter().map(ToString::to_string);
+            texts.collect::<Vec<_>>()
+        })?;
         let exchanges = before.map(|before| before.exchanges.clone());
         let exchanges = exchanges.unwrap_or_default();
         let count_exchanges = |name: &str| -> ExchangeHook {
@@ -131,6 +142,7 @@ impl Generation {
         Ok(Self {
             config,
             contract,
+            policy: policy.map(Arc::new),
             dispatcher: Arc::new(dispatcher),
             exchanges,
             ca_ends,

@@ -25,6 +25,7 @@ use tonic_reflection::pb::v1::{
 };
 
 use super::connection_end::{self, ConnectionEnd};
+use super::visibility::Visibility;
 use crate::engine::stream_limiter::StreamLimiter;
 use crate::error::{Error, StatusContext, cut};
 use crate::memory::Memory;
@@ -318,6 +319,8 @@ impl Reflection {
 
 /// Answers the requests of one stream, which each get one response.
 struct Answers {
+    /// What the client sees; none if it may use everything.
+    visibility: Option<Visibility>,
     services: Vec<String>,
     files: Arc<Files>,
     /// The files that were sent.
@@ -355,7 +358,11 @@ impl Answers {
                 index.ok_or_else(|| NotFound(format!("no file {}", quoted(name))))?
             }
             MessageRequest::FileContainingSymbol(symbol) => {
-                let index = self.files.file_of_symbol(symbol);
+                let is_visible = |see: &Visibility| see.symbol(symbol);
+                let index = match self.visibility.as_ref().is_none_or(is_visible) {
+                    true => self.files.file_of_symbol(symbol),
+                    false => None,
+                };
                 index.ok_or_else(|| NotFound(format!("no symbol {}", quoted(symbol))))?
             }
             MessageRequest::FileContainingExtension(extension) => {
@@ -375,7 +382,9 @@ impl Answers {
                 return Ok(MessageResponse::AllExtensionNumbersResponse(numbers));
             }
             MessageRequest::ListServices(_) => {
-                let services = self.services.iter();
+                let services = self.services.iter().filter(|service| {
+                    (self.visibility.as_ref()).is_none_or(|see| see.service(service))
+                });
                 let service = services.map(|name| ServiceResponse { name: name.clone() });
                 let list = ListServiceResponse {
                     service: service.collect(),
@@ -383,9 +392,13 @@ impl Answers {
                 return Ok(MessageResponse::ListServicesResponse(list));
             }
         };
+        let mut files = self.files.with_dependencies(index, &mut self.sent);
+        if let Some(see) = &self.visibility {
+            files = files.iter().filter_map(|file| see.file(file)).collect();
+        }
         Ok(MessageResponse::FileDescriptorResponse(
             FileDescriptorResponse {
-                file_descriptor_proto: self.files.with_dependencies(index, &mut self.sent),
+                file_descriptor_proto: files,
             },
         ))
     }
@@ -466,6 +479,7 @@ impl ServerReflection for Reflection {
         let memory = request.extensions().get::<Memory>().cloned();
         let memory = memory.unwrap_or_default();
         let mut answers = Answers {
+            visibility: request.extensions().get().cloned(),
             services: self.services.clone(),
             files: self.files.clone(),
             sent: BTreeSet::new(),

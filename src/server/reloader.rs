@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::authn::SharedAccess;
+use super::authn::{Access, SharedAccess};
 use super::descriptors;
 use super::generation::{Current, Generation, Serving};
 use super::health::ProbedService;
@@ -217,6 +217,13 @@ impl<A: FnMut(&ListenFiles) -> Result<(), String>> Reloader<A> {
                 warning.problem
             );
         }
+        // First, so that no call of the next generation is admitted by the rules before it. The
+        // keys of JSON Web Tokens are those that `change` has accepted.
+        let accepted = self.access.load();
+        let policy = next.generation.policy.clone();
+        let access = Access::new(&next.generation.config, policy, Some(&accepted));
+        self.access
+            .replace(access.map_err(|problem| vec![problem])?);
         self.health.replace(next.statuses());
         self.current.store(next.clone());
         self.services.send_replace(next.services.clone());

@@ -26,6 +26,7 @@ use crate::server::protocol::{
 };
 use crate::server::request_body_timeout::TimeoutBody;
 use crate::server::request_message::MessageReader;
+use crate::server::visibility::Visibility;
 use crate::telemetry::RpcProtocol;
 
 /// The rpcs that [`Routes`] serve, without the leading slash.
@@ -126,7 +127,7 @@ impl Router {
         let (call, request, encoding) = WebCall::begin(protocol, request);
         let response = match encoding {
             Ok(encoding) => self.call(request, connection, encoding, Some(&call)),
-            Err(error) => self.reject(&request, call.rpc_protocol(), &error),
+            Err(error) => self.reject(&request, call.rpc_protocol(), None, &error),
         };
         Box::pin(async move {
             let mut response = call.respond(response.await);
@@ -167,7 +168,7 @@ impl Router {
         if size > self.max_metadata_bytes {
             let limit = self.max_metadata_bytes;
             let error = Error::MetadataTooLarge { size, limit };
-            return self.reject(&request, protocol, &error);
+            return self.reject(&request, protocol, None, &error);
         }
         match self.authenticate(path, request.headers(), connection) {
             Ok(caller) => self.call_as(caller, request, connection, encoding, web),
@@ -217,14 +218,18 @@ impl Router {
         // A path that is not in the contract could be any text: it is not logged.
         let operation = (self.dispatcher.method(path)).map_or("", |_| &path[1..]);
         let call = (operation, protocol, request.headers());
-        let status = (self.dispatcher).reject(message, call, &refusal.into_error());
+        let status = (self.dispatcher).reject(message, call, None, &refusal.into_error());
         self.ready(status.into_http())
     }
 
     /// Serves one call of this client; see [`Self::call`].
     fn call_as(
         &self,
-        Caller { peer, by_bearer }: Caller,
+        Caller {
+            peer,
+            by_bearer,
+            policy,
+        }: Caller,
         mut request: Request<Body>,
         connection: &ConnectionMemory,
         encoding: Encoding,
@@ -246,43 +251,65 @@ impl Router {
             }
             let dispatcher = self.dispatcher.clone();
             let headers = request.headers();
-            let admission = match dispatcher.admission(headers, protocol, call_bytes, memory) {
+            let admission = dispatcher.admission(headers, protocol, call_bytes, memory);
+            let admission = admission.and_then(|mut admission| {
+                let is_stream = method.method.is_stream();
+                admission.slot = dispatcher.client_slot(&peer, is_stream)?;
+                Ok(admission)
+            });
+            let admission = match admission {
                 Ok(admission) => admission,
-                Err(error) => return self.reject(&request, protocol, &error),
+                Err(error) => return self.reject(&request, protocol, peer.identity(), &error),
             };
             let deadline = admission.deadline;
             let request = request.map(|body| TimeoutBody::new(body, deadline, timeouts));
             return Box::pin(async move {
-                let response = dispatcher.serve(&method, request, peer, (admission, encoding));
+                let client = (peer, policy);
+                let response = dispatcher.serve(&method, request, client, (admission, encoding));
                 dispatcher.mark_sandbox(response.await)
             });
         }
         let headers = request.headers();
-        if let Some(status) = self.dispatcher.not_served(path, protocol, headers) {
+        let not_served = (self.dispatcher).not_served(path, protocol, headers, peer.identity());
+        if let Some(status) = not_served {
             return self.ready(status.into_http());
         }
         let Some(own) = own_method(path) else {
             let error = Error::UnknownMethod(self.unknown_method(path));
-            return self.reject(&request, protocol, &error);
+            return self.reject(&request, protocol, peer.identity(), &error);
         };
         if let Some(Err(rejection)) = web.map(|web| web.check_own_kind(own)) {
             return self.not_a_call(rejection, request.method(), None);
         }
+        let slot = match self.dispatcher.client_slot(&peer, false) {
+            Ok(slot) => slot,
+            Err(error) => {
+                return self.reject(&request, protocol, peer.identity(), &error);
+            }
+        };
         let reservation = match memory.reserve(call_bytes) {
             Ok(reservation) => reservation,
-            Err(exhausted) => return self.reject(&request, protocol, &exhausted.into()),
+            Err(exhausted) => {
+                return self.reject(&request, protocol, peer.identity(), &exhausted.into());
+            }
         };
         let is_compressed = match is_compressed(request.headers()) {
             Ok(is_compressed) => is_compressed,
-            Err(error) => return self.reject(&request, protocol, &error),
+            Err(error) => return self.reject(&request, protocol, peer.identity(), &error),
         };
         let until = Deadline::after(timeouts.total);
         let request = request.map(|body| match encoding.is_bare {
             true => TimeoutBody::new(body, until, timeouts),
             false => TimeoutBody::of_requests(body, until, timeouts),
         });
+        let mut request = request;
+        if let Some(policy) = policy {
+            let identity = peer.identity.clone();
+            (request.extensions_mut()).insert(Visibility { identity, policy });
+        }
         let (dispatcher, routes) = (self.dispatcher.clone(), self.routes.clone());
         Box::pin(async move {
+            let _slot = slot;
             let response = match own_format(&dispatcher, encoding, is_compressed, own).await {
                 Ok(format) => {
                     let own = (own, format, until);
@@ -306,16 +333,19 @@ impl Router {
         &self,
         request: &Request<B>,
         protocol: RpcProtocol,
+        identity: Option<&str>,
         error: &Error,
     ) -> ResponseFuture {
-        self.dispatcher.metrics.unsupported.inc();
+        if !error.is_rejection() {
+            self.dispatcher.metrics.unsupported.inc();
+        }
         let path = request.uri().path();
         let operation = match self.dispatcher.method(path) {
             Some(_) => &path[1..],
             None => own_method(path).unwrap_or_default(),
         };
         let call = (operation, protocol, request.headers());
-        let status = self.dispatcher.reject("request rejected", call, error);
+        let status = (self.dispatcher).reject("request rejected", call, identity, error);
         let mut response = status.into_http();
         add_accepted_encodings(error, &mut response);
         self.ready(response)

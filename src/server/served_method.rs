@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::memory::Reservation;
 use crate::server::response_metadata::{add_inexact, forward, grpc_response};
 use crate::server::unary_body::UnaryBody;
-use crate::telemetry::{FailedCalls, RpcMetrics};
+use crate::telemetry::{ClientCalls, FailedCalls, RpcMetrics};
 use crate::upstream::Upstream;
 use drawbridge_transcoder::contract::Method;
 
@@ -22,6 +22,8 @@ pub struct ServedMethod {
     pub(super) by_upstream: Vec<(Arc<Upstream>, RpcMetrics)>,
     /// Metrics of calls that fail before an upstream is selected.
     pub(super) unrouted: RpcMetrics,
+    /// Counts the calls of each client.
+    pub(super) client_calls: ClientCalls,
     /// Where its failed calls are kept.
     pub(super) failed_calls: FailedCalls,
     /// Headers of the upstream's response that become response metadata.

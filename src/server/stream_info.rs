@@ -14,13 +14,18 @@ use crate::deadline::{CutOff, Deadline};
 use crate::downstream::{Downstream, Peer};
 use crate::error::{self, Error};
 use crate::memory::Reservation;
+use crate::policy::{self, Policy};
 use crate::server::admission::Admission;
+use crate::server::client_limits::ClientSlot;
 use crate::server::connection_end::EndReached;
 use crate::server::response_stream::ResponseStream;
 use crate::server::response_write_timeout::SlowReader;
 use crate::server::served_method::ServedMethod;
-use crate::telemetry::{self, FailedCall, LineKind, RpcMetrics, RpcProtocol, code_name};
-use crate::upstream::{CUT_OFF, Upstream};
+use crate::telemetry::{
+    self, AuditLine, AuditLog, FailedCall, LineKind, RpcMetrics, RpcProtocol, code_name,
+};
+use crate::upstream::{CUT_OFF, UPSTREAM_KEY, Upstream};
+use drawbridge_transcoder::call::Idempotency;
 
 /// Runs `work` within the call's span, if it has one.
 pub async fn traced<T>(span: Option<tracing::Span>, work: impl Future<Output = T>) -> T {
@@ -53,6 +58,13 @@ pub struct StreamInfo {
     pub deadline: Deadline,
     /// Whether the messages of the request are compressed.
     pub is_compressed: bool,
+    /// What checks the call; none if the client may do everything, or nothing of the request
+    /// matters.
+    pub policy: Option<Arc<Policy>>,
+    /// Where its line of the audit log goes; none once that is written, or if there is none.
+    audit: Option<Arc<AuditLog>>,
+    /// Counts the call among those of its client, where that is limited.
+    _slot: Option<ClientSlot>,
     /// What the call holds for its metadata and all that is short.
     pub memory: Reservation,
     started_at: Instant,
@@ -98,6 +110,9 @@ impl StreamInfo {
             protocol: admission.protocol,
             deadline: admission.deadline,
             is_compressed: admission.is_compressed,
+            policy: None,
+            audit: None,
+            _slot: admission.slot,
             memory: admission.reservation,
             started_at: Instant::now(),
             span,
@@ -105,6 +120,47 @@ impl StreamInfo {
             is_timed: false,
             is_ended: false,
         }
+    }
+
+    /// Writes a line to the audit log if the call can change something, or is rejected.
+    pub(super) fn audit_by(&mut self, audit: Option<&Arc<AuditLog>>) {
+        let Some(audit) = audit else { return };
+        self.audit = Some(audit.clone());
+        if self.can_change() {
+            self.client.trail = Some(Arc::default());
+        }
+    }
+
+    fn can_change(&self) -> bool {
+        let method = &self.served.method;
+        method.idempotency != Idempotency::NoSideEffects || method.may_change()
+    }
+
+    /// Writes the line of the audit log, unless it is written.
+    fn write_audit(&mut self, code: Code, error: Option<&Error>) {
+        let Some(audit) = self.audit.take() else {
+            return;
+        };
+        let is_rejection = error.is_some_and(Error::is_rejection);
+        if !is_rejection && !self.can_change() {
+            return;
+        }
+        let rest_call = self.client.trail.take().and_then(|trail| trail.take());
+        let rest_call = rest_call.as_ref();
+        let reason = error.map(Error::log_kind).unwrap_or_default();
+        audit.write(&AuditLine {
+            is_rejection,
+            identity: self.client.peer.identity(),
+            operation: &self.served.method.path[1..],
+            upstream: self.upstream_name(),
+            rest_call: rest_call.map(|call| (call.verb.as_str(), &*call.path)),
+            code: code_name(code),
+            reason: &reason,
+            rule: error.and_then(Error::rule),
+            request_id: self.request_id(),
+            upstream_request_id: rest_call.and_then(|call| call.upstream_request_id.as_deref()),
+            elapsed: Some(self.started_at.elapsed()),
+        });
     }
 
     fn request_id(&self) -> &str {
@@ -135,6 +191,75 @@ impl StreamInfo {
         routed.map_or(&self.served.unrouted, |(_, metrics)| metrics)
     }
 
+    fn policy_call(&self) -> policy::Call<'_> {
+        policy::Call {
+            identity: self.client.peer.identity.as_deref(),
+            path: &self.served.method.path,
+            upstream: self.upstream_name(),
+        }
+    }
+
+    /// Fails if the client may not use the rpc by any upstream.
+    pub(super) fn check_method(&self) -> Result<(), Error> {
+        let Some(policy) = &self.policy else {
+            return Ok(());
+        };
+        let call = self.policy_call();
+        match policy.may_use(call.identity, call.path, None) {
+            true => Ok(()),
+            false => Err(policy.denied(call, None).into()),
+        }
+    }
+
+    /// Returns the error of a call by an upstream that does not exist, which is that of one which
+    /// the client may not use.
+    pub(super) fn unknown_upstream(&self, headers: &HeaderMap) -> Error {
+        let name = headers
+            .get(UPSTREAM_KEY)
+            .and_then(|name| name.to_str().ok());
+        let call = policy::Call {
+            upstream: name.unwrap_or_default(),
+            ..self.policy_call()
+        };
+        match &self.policy {
+            Some(policy) => policy.denied(call, None).into(),
+            None => Error::UnknownUpstream(String::new()),
+        }
+    }
+
+    /// Fails if the client may not use the rpc by the selected upstream. Drops the policy if the
+    /// request does not matter.
+    pub(super) fn check_upstream(&mut self) -> Result<(), Error> {
+        let Some(policy) = &self.policy else {
+            return Ok(());
+        };
+        let allowed = policy.check(self.policy_call(), policy::Request::NotRead)?;
+        if !allowed.by_request {
+            self.policy = None;
+        }
+        Ok(())
+    }
+
+    /// Fails if the client may not make the call with this request.
+    pub(super) fn check_request(&self, request: &[u8]) -> Result<(), Error> {
+        self.check(policy::Request::OfClient(request))
+    }
+
+    /// Fails if the client may not make the call for the resource that a name lookup has found.
+    pub(super) fn check_found(&self, request: &[u8]) -> Result<(), Error> {
+        match self.served.method.resolve {
+            Some(_) => self.check(policy::Request::LookedUp(request)),
+            None => Ok(()),
+        }
+    }
+
+    fn check(&self, request: policy::Request<'_>) -> Result<(), Error> {
+        if let Some(policy) = &self.policy {
+            policy.check(self.policy_call(), request)?;
+        }
+        Ok(())
+    }
+
     /// Times the response, or the first message of a stream.
     fn record_response(&mut self) {
         if !std::mem::replace(&mut self.is_timed, true) {
@@ -142,11 +267,17 @@ impl StreamInfo {
         }
     }
 
-    fn end(&mut self, code: Code) {
+    fn end(&mut self, code: Code, error: Option<&Error>) {
+        self.write_audit(code, error);
         self.record_response();
         self.is_ended = true;
         self.served.unrouted.in_flight.dec();
         self.metrics().count(code);
+        if let Some(identity) = &self.client.peer.identity {
+            identity
+                .calls(|text| self.served.client_calls.of(text))
+                .inc();
+        }
         if let Some(span) = &self.span {
             span.record("rpc.grpc.status_code", code as i32);
             span.record("drawbridge.upstream", self.upstream_name());
@@ -163,6 +294,8 @@ impl StreamInfo {
         cut_off: CutOff,
     ) -> InstrumentedStream {
         self.record_response();
+        // What a watch begins with is done; the rest of it only reads.
+        self.write_audit(Code::Ok, None);
         self.slow_reader = Some(slow_reader);
         // The stream has its own copy of the client: the record keeps no credentials.
         self.client = Downstream {
@@ -191,7 +324,7 @@ impl StreamInfo {
     }
 
     fn succeed(mut self) {
-        self.end(Code::Ok);
+        self.end(Code::Ok, None);
         tracing::debug!(
             operation = &self.served.method.path[1..],
             protocol = self.protocol.name(),
@@ -278,7 +411,7 @@ impl StreamInfo {
                 "call failed"
             );
         }
-        self.end(status.code());
+        self.end(status.code(), Some(error));
         status
     }
 }
@@ -298,7 +431,7 @@ impl Drop for StreamInfo {
                 // Its client does not read: the connection is closed without a status.
                 drop(self.record_failure(&Error::NoResponse(CUT_OFF.to_owned())));
             }
-            None => self.end(Code::Cancelled),
+            None => self.end(Code::Cancelled, None),
         }
     }
 }

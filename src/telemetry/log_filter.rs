@@ -34,7 +34,7 @@ const WARNS_PER_FRAME: [&str; 1] = ["h2::proto::ping_pong"];
 const OWN_CRATES: [&str; 3] = ["drawbridge", "drawbridge_sandbox", "drawbridge_transcoder"];
 
 /// The parts of the gateway: the modules of `src/`.
-const OWN_MODULES: [&str; 18] = [
+const OWN_MODULES: [&str; 19] = [
     "admin",
     "cli",
     "config",
@@ -47,6 +47,7 @@ const OWN_MODULES: [&str; 18] = [
     "families",
     "http_client",
     "memory",
+    "policy",
     "reload",
     "server",
     "spelling",

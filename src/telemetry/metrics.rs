@@ -1,6 +1,7 @@
 //! Prometheus metrics. Labels come from closed sets: operation, upstream, gRPC code, HTTP
 //! status. `docs/operations.md` describes each metric.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -47,6 +48,41 @@ struct UpstreamRequestLabels {
     http_status: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ClientLabels {
+    identity: String,
+}
+
+/// The most identities that have a series of their own.
+const MAX_IDENTITIES: usize = 100;
+
+/// The label of identities beyond those.
+const OTHER_IDENTITIES: &str = "other";
+
+/// Counts the calls of each client.
+#[derive(Clone, Debug, Default)]
+pub struct ClientCalls {
+    calls: Family<ClientLabels, Counter>,
+    /// The identities that have a series.
+    known: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl ClientCalls {
+    /// Returns what counts the calls of an identity.
+    pub fn of(&self, identity: &str) -> Counter {
+        let mut known = self.known.lock().unwrap_or_else(|e| e.into_inner());
+        let has_series = known.contains(identity)
+            || known.len() < MAX_IDENTITIES && known.insert(identity.to_owned());
+        let identity = if has_series {
+            identity
+        } else {
+            OTHER_IDENTITIES
+        }
+        .to_owned();
+        self.calls.get_or_create(&ClientLabels { identity }).clone()
+    }
+}
+
 /// The protocol by which a client makes a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RpcProtocol {
@@ -79,6 +115,8 @@ pub struct Metrics {
     requests: [Counter; RpcProtocol::ALL.len()],
     in_flight: Gauge,
     connections: ConnectionFamilies,
+    /// Counts the calls of each client.
+    pub client_calls: ClientCalls,
     /// Counts requests without a known client token.
     pub unauthenticated: Counter,
     /// Counts requests that are not calls, whose metadata is too large or whose rpc does not
@@ -147,6 +185,7 @@ impl Default for Metrics {
             requests: RpcProtocol::ALL.map(of_protocol),
             in_flight: Gauge::default(),
             connections: ConnectionFamilies::default(),
+            client_calls: ClientCalls::default(),
             unauthenticated: Counter::default(),
             unsupported: Counter::default(),
             refused_tls_handshakes: Counter::default(),
@@ -177,6 +216,11 @@ impl Default for Metrics {
             "upstream_requests",
             "HTTP requests to an upstream, retries included, by status of the response",
             metrics.upstream_requests.clone(),
+        );
+        registry.register(
+            "client_calls",
+            "Calls and streams that have ended, by the identity of the client",
+            metrics.client_calls.calls.clone(),
         );
         registry.register(
             "unauthenticated_requests",
@@ -403,6 +447,21 @@ pub fn code_name(code: Code) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn identities_beyond_the_first_ones_share_a_series() {
+        let metrics = Metrics::default();
+        for number in 0..MAX_IDENTITIES + 3 {
+            metrics.client_calls.of(&format!("jwt:{number}")).inc();
+        }
+        metrics.client_calls.of("jwt:0").inc();
+        let text = metrics.text().unwrap();
+        let series = text.lines().filter(|line| line.contains("identity=\""));
+        assert_eq!(series.count(), MAX_IDENTITIES + 1);
+        for line in ["jwt:0\"} 2", "other\"} 3"] {
+            assert!(text.contains(line), "{text}");
+        }
+    }
 
     #[test]
     fn text_has_counters_histograms_and_samples() {

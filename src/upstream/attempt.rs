@@ -12,7 +12,7 @@ use url::Url;
 
 use super::{BodySlot, ExchangeRecord, RequestContext, Upstream, redirect};
 use crate::credentials::Credential;
-use crate::downstream::ClientKey;
+use crate::downstream::{ClientKey, RestCall};
 use crate::error::Error;
 use crate::http_client::HttpRequest;
 
@@ -155,6 +155,7 @@ impl Upstream {
                 Err(error) => Err(error),
             };
         }
+        self.leave_trail(context, call, &path, &result);
         let (error, not_processed) = match result {
             Ok(reply) if method.succeeded(reply.status) => {
                 self.credentials.observe(&reply.headers);
@@ -184,6 +185,28 @@ impl Upstream {
             *sent = sent_before;
         }
         Err(error)
+    }
+
+    /// Keeps a REST call that can change something, for the audit log.
+    fn leave_trail(
+        &self,
+        context: &RequestContext<'_>,
+        call: &Call,
+        path: &str,
+        result: &Result<Reply, Error>,
+    ) {
+        let Some(trail) = &context.client.trail else {
+            return;
+        };
+        if call.idempotency == Idempotency::NoSideEffects {
+            return;
+        }
+        let headers = result.as_ref().ok().map(|reply| &reply.headers);
+        trail.record(RestCall {
+            verb: call.verb.clone(),
+            path: path.into(),
+            upstream_request_id: headers.and_then(|headers| self.family.request_id(headers)),
+        });
     }
 
     /// Makes one exchange, unless the circuit breaker is open, and reports its result to

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::upstream::family::Families;
 
 /// Metadata key with which a client names an upstream.
-const UPSTREAM_KEY: &str = "drawbridge-upstream";
+pub const UPSTREAM_KEY: &str = "drawbridge-upstream";
 
 /// Limit of an unknown name in the error, in characters.
 const MAX_NAME_CHARS: usize = 64;

@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["deadline"],
     &["memory"],
     &["downstream"],
+    &["policy"],
     &["http_client"],
     &["credentials"],
     &["upstream"],

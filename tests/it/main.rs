@@ -50,6 +50,7 @@ mod own_api_selection;
 mod own_paging;
 mod own_watch;
 mod paging;
+mod policy;
 mod protocols;
 mod protos;
 mod quickstart;

@@ -327,8 +327,12 @@ async fn admin_listener_serves_metrics_and_probes() {
     let mut with_login = upstream("login", "servicestage", &recorder.url());
     with_login.auth = crate::health::keystone(&recorder.url());
     let heat = upstream("u", "heat", &recorder.url());
-    let gateway = Gateway::with(vec![heat, with_login]).await;
-    gateway.client.call(LIST, json!({})).await.unwrap();
+    let mut settings = settings(vec![heat, with_login]);
+    settings.client_tokens = vec!["t0ken".into()];
+    let gateway = Gateway::start(settings).await;
+    let token = [("drawbridge-token", "t0ken")];
+    let called = gateway.client.call_with(LIST, json!({}), &token).await;
+    called.unwrap();
     let admin = gateway.running.admin.unwrap();
     assert_eq!(http_get(&format!("http://{admin}/livez")).await.0, 200);
     assert_eq!(http_get(&format!("http://{admin}/readyz")).await.0, 200);

@@ -18,6 +18,7 @@ mod left_out;
 mod link;
 mod location;
 mod merge_pages;
+mod named_field;
 mod page;
 mod pages;
 mod paging;
@@ -56,6 +57,7 @@ use crate::schema::{self, FieldIndex, MessageId, Schema};
 pub use download::{Download, MAX_START_BYTES, ObjectScan};
 pub use left_out::{LeftOut, LeftOutReason};
 pub use merge_pages::{MergePages, MergedPages};
+pub use named_field::{NamedField, Unnamed};
 pub use pages::Pages;
 pub use paging::{Following, PageRequest, PagesBefore, Paging};
 pub use resolve::Resolve;
@@ -399,6 +401,11 @@ impl Method {
             || self.log.is_some()
             || self.pages.is_some()
             || self.download.is_some()
+    }
+
+    /// Returns the rpc whose REST calls a stream makes; none for others.
+    fn called_rpc(&self) -> Option<&Self> {
+        self.called.as_ref().map(called::Called::rpc)
     }
 
     /// Returns whether a call of the rpc can change something, by any of its bindings.

@@ -92,6 +92,75 @@ pub(super) const DESCRIPTIONS: &[(&str, &str)] = &[
         "The claim that names the client.",
     ),
     (
+        "audit",
+        "Audit log: a line for each call that can change something, and for each rejection. Without \
+         this section there is none.",
+    ),
+    (
+        "audit.log",
+        "Whether the lines are in the log, with the target drawbridge::telemetry::audit.",
+    ),
+    (
+        "audit.file",
+        "File to which each line is appended as JSON. It is opened again when it is moved or deleted.",
+    ),
+    (
+        "policy",
+        "What each identity may do. Without a rule, each client that is let in may do everything; \
+         with one, what no rule allows is denied.",
+    ),
+    (
+        "policy.name",
+        "Name of the rule in errors and in the log. Default: \"policy 1\" by its place.",
+    ),
+    (
+        "policy.identities",
+        "The clients: \"token:ci\", \"jwt:*\", \"certificate:spiffe://example.org/*\", or a name \
+         without its kind. `*` matches any text; \"anonymous\" are clients without an identity.",
+    ),
+    (
+        "policy.upstreams",
+        "Names of upstreams, with `*`. Default: all.",
+    ),
+    (
+        "policy.services",
+        "Services, with or without their packages, with `*`. Default: all.",
+    ),
+    (
+        "policy.methods",
+        "Rpcs, as \"GetStack\", \"StackService/Get*\" or with the package. Default: all.",
+    ),
+    (
+        "policy.read_only",
+        "Whether only rpcs without side effects are allowed.",
+    ),
+    (
+        "policy.fields",
+        "Fields of the request that must name the resource, each with a value or several. `*` \
+         matches letters, digits, blanks and `-_.~@:+`.",
+    ),
+    (
+        "listen.limits",
+        "What one client may use: its identity on all connections; without one, its address. 0 is no \
+         limit.",
+    ),
+    (
+        "listen.limits.max_calls",
+        "Maximum number of concurrent unary calls and uploads of one client.",
+    ),
+    (
+        "listen.limits.max_streams",
+        "Maximum number of open watches, list streams and downloads of one client.",
+    ),
+    (
+        "listen.limits.calls_per_sec",
+        "Maximum rate of the calls and streams of one client.",
+    ),
+    (
+        "listen.limits.burst",
+        "How many of them may come at once. 0: those of one second.",
+    ),
+    (
         "listen.web",
         "Calls of web pages. Without this section no browser may call; other clients are not \
          affected.",

@@ -88,6 +88,11 @@ fn errors() -> Vec<Error> {
         credential(Code::Unauthenticated),
         credential(Code::FailedPrecondition),
         Error::IssuerKeysUnknown,
+        Error::PermissionDenied(Box::new(crate::error::PolicyDenial {
+            problem: problem(),
+            identity: "".into(),
+            rule: None,
+        })),
         Error::PlaintextCredentials {
             is_from_catalog: true,
         },
@@ -152,6 +157,7 @@ Overload             ResourceExhausted  OVERLOADED              -    transient N
 Credential           Unauthenticated    CREDENTIALS_REJECTED    -    -         Never        All       prefix
 Credential           FailedPrecondition LOGIN_NOT_POSSIBLE      -    -         Never        All       prefix
 IssuerKeysUnknown    Unavailable        ISSUER_KEYS_UNKNOWN     -    transient Never        All       -
+PermissionDenied     PermissionDenied   POLICY_DENIED           -    -         Never        All       -
 PlaintextCredentials FailedPrecondition PLAINTEXT_CREDENTIALS   -    -         Never        All       prefix
 Login                FailedPrecondition LOGIN_REJECTED          -    -         Never        Operators prefix
 Login                FailedPrecondition LOGIN_NOT_POSSIBLE      -    -         Never        Operators prefix

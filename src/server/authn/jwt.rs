@@ -46,7 +46,7 @@ struct Verified {
 pub(super) enum Checked {
     /// The token is valid.
     Identity(Arc<Identity>),
-    /// It is no token of this issuer.
+    /// Another issuer made it, or it is of another kind.
     OfOthers,
     /// It is one of this issuer, and invalid for this reason.
     Invalid(String),

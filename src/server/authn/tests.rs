@@ -19,7 +19,7 @@ fn tokens_are_read_from_both_places_and_must_agree() {
     let token = |name, token: &str| ClientToken::named(name, &token.into());
     let mut config = Config::sandbox();
     config.client_tokens = vec![token("ci", "old"), token("ci", "new"), token("ops", "o")];
-    let access = Access::new(&config, None).unwrap();
+    let access = Access::new(&config, None, None).unwrap();
     const AUTH: &str = "authorization";
     for (metadata, want) in [
         (vec![(TOKEN, "old")], Ok(("token:ci", false))),

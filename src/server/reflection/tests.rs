@@ -9,6 +9,7 @@ fn files() -> Files {
 
 fn answers(files: Files) -> Answers {
     Answers {
+        visibility: None,
         services: vec!["a.A".to_owned()],
         files: Arc::new(files),
         sent: BTreeSet::new(),

@@ -31,6 +31,11 @@ impl Called {
         }
     }
 
+    /// Returns the rpc.
+    pub fn rpc(&self) -> &Method {
+        &self.rpc
+    }
+
     /// Returns the request of the rpc, from that of the stream.
     pub fn request(&self, request: &[u8]) -> Result<Vec<u8>, Error> {
         translated(request, &self.fields)

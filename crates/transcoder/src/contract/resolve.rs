@@ -45,6 +45,11 @@ struct LookedUpField {
 }
 
 impl Resolve {
+    /// Returns the names of the path fields that are looked up.
+    pub(super) fn path_fields(&self) -> impl Iterator<Item = &str> {
+        self.found.iter().map(|field| &*field.name)
+    }
+
     /// Returns the request of the lookup; none where all path fields are set. Fails
     /// when none is set.
     pub fn lookup_request(&self, request: &[u8]) -> Result<Option<Bytes>, Error> {
