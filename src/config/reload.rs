@@ -146,7 +146,7 @@ pub(super) fn write_value(value: &DeValue<'_>, text: &mut String) {
         }
         DeValue::Array(items) => {
             text.push('[');
-            for item in items.iter() {
+            for item in items {
                 write_value(item.get_ref(), text);
                 text.push(';');
             }
