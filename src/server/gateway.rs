@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use drawbridge_transcoder::contract::{Contract, GATEWAY_SERVICES};
 use tokio::net::TcpListener;
@@ -35,6 +35,9 @@ use crate::policy::Policy;
 use crate::telemetry::{AuditLog, Metrics, UpstreamRequestMetrics};
 use crate::upstream::{ExchangeHook, Upstreams};
 use crate::watch::Watches;
+
+/// How long a stopped gateway waits until the last lines of the audit log are written.
+const MAX_AUDIT_FLUSH_TIME: Duration = Duration::from_secs(1);
 
 /// A gateway that is built and has no listeners yet.
 #[derive(Debug)]
@@ -293,6 +296,7 @@ impl BoundGateway {
             let listener = AdminListener::new(pages, &config.server, descriptors.admin, &metrics);
             tokio::spawn(listener.serve(admin))
         });
+        let audit = dispatcher.audit.clone();
         let drain = Drain {
             probing: probing.abort_handle(),
             readiness: readiness.clone(),
@@ -315,6 +319,11 @@ impl BoundGateway {
             }
             if let Some(task) = reloading {
                 task.abort();
+            }
+            if let Some(audit) = audit {
+                let flush = move || audit.flush(MAX_AUDIT_FLUSH_TIME);
+                // A panic there is logged.
+                let _ = tokio::task::spawn_blocking(flush).await;
             }
         });
         Ok(ServerHandle {
