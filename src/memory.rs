@@ -3,15 +3,16 @@
 //!
 //! ```text
 //! budget ── the process: `server.max_memory_bytes`
-//!   └─ client ── no more than what is free: one client alone at most half of the budget
+//!   └─ client ── no more than what is free: one client alone at most half of the budget,
+//!        │        and three quarters with short calls on many connections
 //!        └─ account ── one client on one connection
 //!             └─ reservation ── what one call, message or frame holds
 //! ```
 //!
 //! An account draws from its client in blocks, so that most reservations are one atomic
-//! operation on memory that no other connection uses. Its first [`UNSHARED_BYTES`] do not
-//! count against the client: small calls on a connection of their own are served even while
-//! other connections of the same client hold its half.
+//! operation on memory that no other connection uses. The less an account holds, the more may
+//! its client hold in all ([`share`]): short calls on a connection of their own are served
+//! even while other connections of the same client hold its half.
 //!
 //! A reservation mostly travels with the bytes that it is for: [`Reservation::attach`].
 
@@ -54,9 +55,8 @@ const UNIT_BYTES: usize = 1 << 10;
 /// How much an account draws from its client at once, and keeps when it is idle.
 const BLOCK_UNITS: u32 = 32;
 
-/// How much of an account does not count against its client.
-const UNSHARED_BYTES: usize = 256 << 10;
-const UNSHARED_UNITS: u32 = (UNSHARED_BYTES / UNIT_BYTES) as u32;
+/// An account that holds no more draws for short calls.
+const SHORT_CALLS_UNITS: u32 = (256 << 10) / UNIT_BYTES as u32;
 
 /// `RetryInfo` of a call that does not fit into the budget.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -82,16 +82,11 @@ struct Budget {
     turns: Turns,
 }
 
-/// The share of one client.
-///
-/// It is not fixed: a client draws only as long as it then holds no more than what is free. One
-/// client alone gets half of the budget, two get a third each, and a part is always free for
-/// the next one. Source: Choudhury and Hahne, "Dynamic Queue Length Thresholds for
-/// Shared-Memory Packet Switches", with a factor of 1.
+/// The share of one client, which is not fixed; see [`share`].
 #[derive(Debug)]
 struct Client {
     budget: Arc<Budget>,
-    /// In units, without the unshared parts of its accounts.
+    /// In units.
     used: AtomicUsize,
     /// For its long conversions, before those of all.
     turns: Turns,
@@ -209,9 +204,7 @@ impl Client {
         let exhausted = match add(&budget.used, to - from, budget.limit) {
             None => Exhausted::Budget,
             Some(used) => {
-                let shared = shared_units(to) - shared_units(from);
-                let free = budget.limit - used;
-                if shared == 0 || add(&self.used, shared, free).is_some() {
+                if add(&self.used, to - from, share(to, budget.limit - used)).is_some() {
                     return Ok(());
                 }
                 budget.used.fetch_sub((to - from) as usize, AcqRel);
@@ -224,15 +217,26 @@ impl Client {
 
     /// Returns what lowers the grant of an account.
     fn lower(&self, from: u32, to: u32) {
-        let shared = shared_units(from) - shared_units(to);
-        self.used.fetch_sub(shared as usize, AcqRel);
-        self.budget.used.fetch_sub((from - to) as usize, AcqRel);
+        let units = (from - to) as usize;
+        self.used.fetch_sub(units, AcqRel);
+        self.budget.used.fetch_sub(units, AcqRel);
     }
 }
 
-/// Returns the part of a grant that counts against the client.
-fn shared_units(granted: u32) -> u32 {
-    granted.saturating_sub(UNSHARED_UNITS)
+/// Returns how much a client may hold whose account draws up to `granted`, while so much is
+/// free.
+///
+/// A client draws only as long as it then holds no more than what is free. One client alone
+/// gets half of the budget, two get a third each, and a part is always free for the next one.
+/// Source: Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet
+/// Switches". Their factor is 1; for an account that holds little it is higher, so that one
+/// client alone gets five eighths, and three quarters for the first block of each account.
+fn share(granted: u32, free: usize) -> usize {
+    match granted {
+        ..=BLOCK_UNITS => 3 * free,
+        ..=SHORT_CALLS_UNITS => free + 2 * free / 3,
+        _ => free,
+    }
 }
 
 impl Account {
@@ -362,6 +366,18 @@ impl Reservation {
     /// copied, both exist. The caller then calls [`Self::resize`].
     pub fn replace(&mut self, capacity: usize) -> Result<(), Exhausted> {
         self.resize(self.bytes().saturating_add(capacity))
+    }
+
+    /// Takes a part of so many bytes out, at most all.
+    #[must_use]
+    pub fn split(&mut self, bytes: usize) -> Self {
+        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
+        let units = units.min(self.units);
+        self.units -= units;
+        Self {
+            account: self.account.clone(),
+            units,
+        }
     }
 
     /// Returns the bytes in a form that keeps the reservation until the last reference to

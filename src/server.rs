@@ -40,6 +40,7 @@ mod drain;
 mod gateway;
 mod gateway_service;
 mod gauges;
+mod header_blocks;
 mod health;
 mod health_service;
 mod http1_body;

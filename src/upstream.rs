@@ -64,7 +64,7 @@ use crate::upstream::circuit_breaker::CircuitBreaker;
 use crate::upstream::client_keys::AcceptedCredentials;
 use crate::upstream::concurrency_limit::ConcurrencyLimit;
 use crate::upstream::download_limit::DownloadLimit;
-pub use crate::upstream::download_limit::{DownloadPermit, max_downloads};
+pub use crate::upstream::download_limit::{DownloadPermit, default_downloads};
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::family::Family;
 pub use crate::upstream::health_check::Stats;
@@ -242,7 +242,7 @@ impl Upstream {
                 settings.max_concurrent_calls,
                 settings.max_queued_calls,
             ),
-            download_limit: DownloadLimit::new(settings.max_concurrent_calls),
+            download_limit: DownloadLimit::new(settings.downloads()),
             accepted: AcceptedCredentials::new(matches!(
                 settings.auth,
                 credentials::Settings::Passthrough

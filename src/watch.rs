@@ -223,9 +223,11 @@ impl Watches {
         let calls = || ResourceCalls::new(watch, poll, Some(call), context.dialect());
         let calls = turn.run(calls)?;
         drop(turn);
+        let reservation = calls.reserve(&context.client.memory)?;
         let target = PollTarget::resource(calls);
         let source = RestSnapshotSource::new(method, request, target, context, max_items)
-            .ok_or_else(not_a_watch)?;
+            .ok_or_else(not_a_watch)?
+            .with_memory(reservation);
         let source: Arc<dyn SnapshotSource> = Arc::new(source);
         self.open(client, key, follow, deadline, || Arc::clone(&source))
             .await

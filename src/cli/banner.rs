@@ -168,7 +168,7 @@ mod tests {
                 (
                     None,
                     true,
-                    "  DRAWBRIDGE_TOKEN=$T target/release/drawbridge call ",
+                    "  DRAWBRIDGE_TOKEN=$T target/release/drawbridge ",
                 ),
                 (
                     tls(None),

@@ -4,7 +4,7 @@
 //! In reading order: `options` has the arguments, `stream_request` the streams of a resource of
 //! the built-in families and `reflected` that of any watch rpc, `client` reads streams and resumes
 //! them, `view` turns messages into lines, `render` writes these to a terminal or a pipe, and
-//! `prompt` asks for the response to the question of a task.
+//! `prompt` prompts for the response to the question of a task.
 
 mod client;
 mod options;

@@ -159,6 +159,7 @@ fn limits(section: &Section<'_>, settings: &mut upstream::Settings) {
         1,
         &mut settings.max_concurrent_calls,
     );
+    section.size("max_downloads", 0, &mut settings.max_downloads);
     section.size("max_queued_calls", 0, &mut settings.max_queued_calls);
     section.number_into("max_attempts", 1, 10, &mut settings.max_attempts);
     section.duration_or_zero("max_backoff_secs", &mut settings.max_backoff);

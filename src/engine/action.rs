@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use super::call_context::CallContext;
 use super::pager::{NumberCursor, OnRepeat, Pager};
 use crate::error::Error;
+use crate::memory::SHORT_BYTES;
 use document::{Document, Object};
 use drawbridge_transcoder::call::{Call, Reply};
 use drawbridge_transcoder::contract::{Action, Check, Edit, EditTarget, Method};
@@ -18,8 +19,10 @@ use drawbridge_transcoder::contract::{Action, Check, Edit, EditTarget, Method};
 /// The most pages of definitions that are read to check values.
 const MAX_DEFINITION_PAGES: u32 = 50;
 
-/// How much memory editing a document needs, as a multiple of its length.
+/// How much memory editing a document needs: a multiple of its length for the parts and the
+/// edited document, and so much for each part.
 const EDIT_FACTOR: usize = 3;
+const PART_BYTES: usize = 64;
 
 /// The most bytes that one field adds to a document.
 const MAX_EDIT_BYTES: usize = 16 << 20;
@@ -34,35 +37,40 @@ pub async fn call(
     request: &[u8],
     call: Call,
 ) -> Result<Reply, Error> {
-    let body = document(context, method, action, request).await?;
-    let memory = &context.client.memory;
-    let body = memory.reserve_long(body.len())?.attach(body);
     let call = Call {
-        body: Some(body),
+        body: Some(document(context, method, action, request).await?),
         ..call
     };
     context.call(method, &call).await
 }
 
-/// Returns the edited document.
+/// Returns the edited document, which draws from the memory of the client.
 pub async fn document(
     context: CallContext<'_>,
     method: &Method,
     action: &Action,
     request: &[u8],
 ) -> Result<Bytes, Error> {
-    let document = match method.document(request)? {
-        Some(document) => document,
+    let turn = context.turn(request.len()).await?;
+    let memory = &context.client.memory;
+    let (document, reservation) =
+        turn.run(|| memory.convert(request.len(), || method.document(request)))?;
+    drop(turn);
+    let document = match document? {
+        Some(document) => memory.keep(reservation, document.len())?.attach(document),
         None => {
             let fetch = method.document_call(request)?;
             let reply = context.call(method, &fetch).await?;
-            context.check_document(method, &reply)?;
-            check_document(reply.text(), action)?;
-            prepare(reply.text(), action)?
+            context.check_document(method, &reply).await?;
+            edit(context, &reply.body, || {
+                check_document(reply.text(), action)?;
+                prepare(reply.text(), action)
+            })
+            .await?
         }
     };
     let document = match action.colon_offsets {
-        true => document::with_colons(&document),
+        true => edit(context, &document, || Ok(document::with_colons(&document))).await?,
         false => document,
     };
     if let Some(check) = &method.check
@@ -72,21 +80,39 @@ pub async fn document(
     }
     let mut edits = Vec::new();
     for edit in &action.edits {
-        if let Some(value) = method.field_json(edit.field, request)? {
-            edits.push((edit, value));
+        let value = || method.field_json(edit.field, request);
+        let (value, reservation) = memory.convert(SHORT_BYTES, value)?;
+        if let Some(value) = value? {
+            edits.push((edit, reservation.attach(value)));
         }
     }
     if edits.is_empty() {
         return Ok(document);
     }
-    // The parts of the document, and the edited one.
-    let memory = &context.client.memory;
-    let _edited = memory.reserve_long(EDIT_FACTOR * document.len())?;
-    let mut edited = Document::read(&document)?;
-    for (edit, value) in edits {
-        apply(&mut edited, edit, &value)?;
-    }
-    edited.write()
+    edit(context, &document, || {
+        let mut edited = Document::read(&document)?;
+        for (edit, value) in &edits {
+            apply(&mut edited, edit, value)?;
+        }
+        edited.write()
+    })
+    .await
+}
+
+/// Makes a document from another one; from a long one after its turn. It draws from the memory
+/// of the client, and so do its parts until it is made.
+async fn edit(
+    context: CallContext<'_>,
+    from: &[u8],
+    make: impl FnOnce() -> Result<Bytes, Error>,
+) -> Result<Bytes, Error> {
+    let turn = context.turn(from.len()).await?;
+    let parts = from.iter().filter(|byte| **byte == b',').count();
+    let needed = EDIT_FACTOR * from.len() + PART_BYTES * parts;
+    let mut reservation = (context.client.memory).reserve_long(needed)?;
+    let document = turn.run(make)?;
+    reservation.resize_long(document.len())?;
+    Ok(reservation.attach(document))
 }
 
 /// Checks the values in the request against the definitions of the upstream.

@@ -170,15 +170,20 @@ impl CallContext<'_> {
     /// Fails if the reply to the first call of an action is not its document: if it is not
     /// a response of the rpc that reads the document or, without such an rpc, is nothing
     /// but an error.
-    pub fn check_document(&self, method: &Method, reply: &Reply) -> Result<(), Error> {
+    pub async fn check_document(&self, method: &Method, reply: &Reply) -> Result<(), Error> {
         const UNCHANGED: &str = "; nothing was changed";
         let error_status = method.family_rules.error_status;
         let may_be = Evidence::MayBeTheResource(&[]);
         let error = match method.document_read() {
-            Some(read) => match read.decode(reply) {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
-            },
+            Some(read) => {
+                let (memory, length) = (&self.client.memory, reply.body.len());
+                let turn = self.turn(length).await?;
+                let decoded = turn.run(|| memory.convert(length, || read.decode(reply).map(drop)));
+                match decoded.map_err(not_delivered)? {
+                    (Ok(()), _) => return Ok(()),
+                    (Err(error), _) => error,
+                }
+            }
             None => match error_status.and_then(|status| status(reply.text(), may_be)) {
                 None => return Ok(()),
                 Some(status) => drawbridge_transcoder::Error::ErrorBody {

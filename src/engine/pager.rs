@@ -38,6 +38,11 @@ pub trait PageCursor: Send + Sync {
     /// Returns the call of the next page; `None` after the last one.
     fn next_call(&mut self, dialect: &str) -> Result<Option<Call>, Error>;
 
+    /// Returns the number of items that [`Self::advance`] returns for a page.
+    fn item_count(&self, _page: &Bytes) -> Result<u64, Error> {
+        Ok(0)
+    }
+
     /// Moves past a page and returns its items.
     fn advance(&mut self, page: &Decoded) -> Result<Vec<Bytes>, Error>;
 
@@ -65,6 +70,10 @@ pub trait PageCursor: Send + Sync {
     }
 }
 
+/// The memory of an item of a page, and of its key in [`SeenKeys`], besides its bytes.
+const ITEM_BYTES: usize = 32;
+const SEEN_KEY_BYTES: usize = 288;
+
 /// A page of a list: the rpc, its paging, what the request asks for, and the request.
 pub type ListPage<'a> = (&'a Method, &'a Paging, PageRequest, Bytes);
 
@@ -90,9 +99,12 @@ pub struct Pager<C> {
     limit: Option<(u32, Error)>,
     pages: u32,
     ended: bool,
+    /// The number of items, and the memory for them besides their bytes.
+    items: u64,
+    reservation: Option<Reservation>,
 }
 
-/// A page of a list.
+/// A page of a list. Its items must not outlive the pager.
 pub struct Page {
     /// The response message.
     pub message: Bytes,
@@ -122,7 +134,26 @@ impl<C: PageCursor> Pager<C> {
             limit: None,
             pages: 0,
             ended: false,
+            items: 0,
+            reservation: None,
         }
+    }
+
+    /// Reserves the memory of the items of a page, which can be shorter than what it takes to
+    /// keep them.
+    fn reserve(&mut self, count: u64, memory: &Memory) -> Result<(), Error> {
+        let bytes = match self.repeats {
+            Repeats::Fail(_) => ITEM_BYTES + SEEN_KEY_BYTES,
+            Repeats::End(_) | Repeats::Keep => 2 * ITEM_BYTES,
+        };
+        self.items = match self.repeats {
+            Repeats::Fail(_) | Repeats::Keep => self.items.max(count),
+            Repeats::End(_) => self.items + count,
+        };
+        let items = usize::try_from(self.items).unwrap_or(usize::MAX);
+        let reservation = self.reservation.get_or_insert_with(|| memory.empty());
+        let reserved = reservation.resize_long(items.saturating_mul(bytes));
+        reserved.map_err(not_delivered)
     }
 
     /// Fails with `error` at the page after `max_pages`.
@@ -169,6 +200,8 @@ impl<C: PageCursor> Pager<C> {
         let page = context
             .decode(method, (&call.verb, call.effect()), &reply)
             .await?;
+        let count = self.cursor.item_count(&page.message)?;
+        self.reserve(count, &context.client.memory)?;
         let expected = self.cursor.following().cloned().unwrap_or_default();
         let items = self.cursor.advance(&page)?;
         let new = match &mut self.repeats {
@@ -382,6 +415,10 @@ impl PageCursor for TokenCursor {
         Ok(Some((self.prepare)(call)))
     }
 
+    fn item_count(&self, page: &Bytes) -> Result<u64, Error> {
+        Ok(self.paging()?.count(page)?)
+    }
+
     fn advance(&mut self, page: &Decoded) -> Result<Vec<Bytes>, Error> {
         let paging = self.paging()?;
         let following = match self.requested {
@@ -480,6 +517,10 @@ impl PageCursor for NumberCursor<'_> {
             self.requested = Some(requested);
         }
         Ok(Some(definitions.bind(&request, dialect)?))
+    }
+
+    fn item_count(&self, page: &Bytes) -> Result<u64, Error> {
+        Ok(self.check.count(self.definitions, page))
     }
 
     fn advance(&mut self, page: &Decoded) -> Result<Vec<Bytes>, Error> {

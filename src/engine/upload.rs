@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use tonic::Code;
 
+use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::memory::{Memory, Reservation};
 use drawbridge_transcoder::call::Call;
@@ -48,7 +49,7 @@ impl Uploads {
     pub async fn receive(
         &self,
         (method, upload, dialect): (&Method, &Upload, &str),
-        memory: &Memory,
+        (memory, deadline): (&Memory, Deadline),
         messages: &mut impl RequestMessages,
         check: impl FnOnce(&Bytes) -> Result<(), Error>,
     ) -> Result<Call, Error> {
@@ -56,7 +57,9 @@ impl Uploads {
             return Err(Error::Malformed("the stream has no message".into()));
         };
         check(&first)?;
-        let mut call = method.bind(&first, dialect)?;
+        let turn = deadline.bound(memory.turn(first.len())).await?;
+        let mut call = turn.run(|| method.bind(&first, dialect))?;
+        drop(turn);
         let file_name = upload.file_name(&first)?;
         let boundary = boundary();
         let mut body = Buffer {

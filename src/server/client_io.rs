@@ -1,6 +1,6 @@
 //! The bytes of a client's connection: notes whether the preface of HTTP/2 has arrived, fails a
 //! write that the client does not read, and lets other connections take their turn between reads.
-//! Over HTTP/1.1, fails a read when the head of a request does not arrive in time.
+//! Fails a read when the head of a request does not arrive in time.
 
 use std::io;
 use std::pin::Pin;
@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use super::connection_limits::Activity;
+use super::header_blocks::HeaderBlocks;
 
 /// The connection preface and the header of the SETTINGS frame that follows it. Source: RFC
 /// 9113, "HTTP/2 Connection Preface".
@@ -23,6 +24,11 @@ const PREFACE_BYTES: usize = 24 + 9;
 /// h2 handles all that has arrived before it returns, and a client that sends without a pause keeps
 /// it there: tokio interrupts a task only after 128 reads, which can be 60,000 frames.
 const MAX_TURN_BYTES: usize = 8 << 10;
+
+/// How much a connection over HTTP/1.1 reads at once: as much as the first read buffer of hyper
+/// has. A read that fills it makes hyper double it for all later reads, up to the length of a head
+/// of a request.
+const MAX_HTTP1_READ_BYTES: usize = 8 << 10;
 
 /// What HTTP/2 begins with, and no method of HTTP/1.1 that the gateway serves. Source: RFC 9113,
 /// "HTTP/2 Connection Preface".
@@ -35,7 +41,7 @@ pub(super) struct Preface(Arc<Arrived>);
 #[derive(Debug, Default)]
 struct Arrived {
     bytes: AtomicUsize,
-    /// Whether the head of a request over HTTP/1.1 has not arrived in time.
+    /// Whether the head of a request has not arrived in time.
     is_head_late: AtomicBool,
 }
 
@@ -52,6 +58,8 @@ pub(super) struct ClientIo<T> {
     start: Vec<u8>,
     /// Set for HTTP/1.1, and until the version is known.
     heads: Option<Heads>,
+    /// Set for HTTP/2, and until the version is known.
+    header_blocks: Option<HeaderBlocks>,
     write_timeout: Duration,
     /// Runs while the client's receive buffer is full.
     write_timer: Option<Pin<Box<Sleep>>>,
@@ -96,9 +104,16 @@ impl<T> ClientIo<T> {
             turn_bytes: 0,
             start: Vec::new(),
             heads: None,
+            header_blocks: None,
             write_timeout,
             write_timer: None,
         }
+    }
+
+    /// Fails reads over HTTP/2 when a header block is late, or has no space in the budget.
+    pub(super) fn with_header_blocks(mut self, header_blocks: HeaderBlocks) -> Self {
+        self.header_blocks = Some(header_blocks);
+        self
     }
 
     /// Fails reads over HTTP/1.1 when the head of a request is incomplete for `timeout`: some of
@@ -129,6 +144,9 @@ impl<T> ClientIo<T> {
                 self.heads = None;
                 return;
             }
+            if self.start.len() == PREFACE_START.len() {
+                self.header_blocks = None;
+            }
         }
         heads.stop_if_begun();
         if heads.timer.is_none() && heads.activity.is_idle() {
@@ -139,6 +157,11 @@ impl<T> ClientIo<T> {
 
     /// Waits for more bytes, at most for the rest of the time for a head.
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(blocks) = &mut self.header_blocks
+            && blocks.poll_late(cx).is_ready()
+        {
+            return self.head_is_late();
+        }
         let Some(heads) = &mut self.heads else {
             return Poll::Pending;
         };
@@ -147,6 +170,10 @@ impl<T> ClientIo<T> {
             return Poll::Pending;
         };
         ready!(timer.as_mut().poll(cx));
+        self.head_is_late()
+    }
+
+    fn head_is_late(&self) -> Poll<io::Result<()>> {
         (self.preface.0.is_head_late).store(true, Ordering::Relaxed);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -170,6 +197,20 @@ impl<T> ClientIo<T> {
     }
 }
 
+/// Reads less than [`MAX_HTTP1_READ_BYTES`].
+fn poll_short_read<T: AsyncRead + Unpin>(
+    io: &mut T,
+    cx: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    let length = buffer.remaining().min(MAX_HTTP1_READ_BYTES - 1);
+    let mut short = ReadBuf::new(buffer.initialize_unfilled_to(length));
+    ready!(Pin::new(io).poll_read(cx, &mut short))?;
+    let read = short.filled().len();
+    buffer.advance(read);
+    Poll::Ready(Ok(()))
+}
+
 impl<T: AsyncRead + Unpin> AsyncRead for ClientIo<T> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -184,7 +225,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for ClientIo<T> {
             return Poll::Pending;
         }
         let before = buffer.filled().len();
-        match Pin::new(&mut this.io).poll_read(cx, buffer) {
+        let read = match this.heads {
+            Some(_) => poll_short_read(&mut this.io, cx, buffer),
+            None => Pin::new(&mut this.io).poll_read(cx, buffer),
+        };
+        match read {
             Poll::Pending => {
                 this.turn_bytes = 0;
                 return this.poll_head(cx);
@@ -195,7 +240,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for ClientIo<T> {
         if !this.is_begun || this.heads.is_some() {
             this.received(&buffer.filled()[before..]);
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(match &mut this.header_blocks {
+            Some(blocks) => blocks.received(&buffer.filled()[before..]),
+            None => Ok(()),
+        })
     }
 }
 

@@ -1,7 +1,9 @@
 //! The memory accounts of one connection: one for each client that calls on it.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
+use super::header_blocks::HeaderBlocks;
 use crate::downstream::{ClientKey, Peer};
 use crate::memory::{Memory, MemoryBudget};
 
@@ -30,6 +32,12 @@ impl ConnectionMemory {
     /// Returns the client of the connection.
     pub(super) fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    /// Returns what follows the header blocks of the connection, of at most `max_bytes` each.
+    pub(super) fn header_blocks(&self, max_bytes: usize, timeout: Duration) -> HeaderBlocks {
+        let client = self.peer.key.digest();
+        HeaderBlocks::new(self.budget.clone(), client, max_bytes, timeout)
     }
 
     /// Returns what the calls of a client draw from.

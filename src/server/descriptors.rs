@@ -4,7 +4,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::connection_limits::CLOSING_DIVISOR;
-use crate::upstream::max_downloads;
+use crate::upstream::default_downloads;
 
 /// What the process itself needs: the runtime, listeners, the log, files that are read again,
 /// and the sockets of name lookups.
@@ -43,20 +43,20 @@ pub(super) struct DescriptorShares {
 }
 
 impl DescriptorShares {
-    /// Divides the descriptors that the process may open.
-    pub(super) fn of_process(calls_by_upstream: &[usize]) -> Self {
+    /// Divides the descriptors that the process may open. Upstreams are the numbers of their
+    /// concurrent calls and open downloads.
+    pub(super) fn of_process(upstreams: &[(usize, usize)]) -> Self {
         let limit = getrlimit(Resource::Nofile).current;
-        Self::of(limit.unwrap_or(u64::MAX), calls_by_upstream)
+        Self::of(limit.unwrap_or(u64::MAX), upstreams)
     }
 
     /// Divides `limit` descriptors. Upstreams get what their calls and downloads need, and at most
     /// three eighths; the admin listener at most an eighth; clients the rest.
-    fn of(limit: u64, calls_by_upstream: &[usize]) -> Self {
+    fn of(limit: u64, upstreams: &[(usize, usize)]) -> Self {
         let rest = limit - OWN_DESCRIPTORS.min(limit / 4);
         let admin = MAX_ADMIN_CONNECTIONS.min(rest / 8).max(1);
-        let wanted = calls_by_upstream.iter().map(|calls| *calls as u64);
-        let count = calls_by_upstream.len().max(1) as u64;
-        let needed = wanted.map(connections);
+        let count = upstreams.len().max(1) as u64;
+        let needed = upstreams.iter().map(connections);
         let needed = needed.fold(0, u64::saturating_add);
         let upstreams = needed.min(rest / 8 * 3);
         let per_upstream = upstreams / count;
@@ -75,11 +75,10 @@ impl DescriptorShares {
     }
 }
 
-/// Returns how many connections an upstream of so many concurrent calls needs.
-fn connections(calls: u64) -> u64 {
-    let downloads = max_downloads(usize::try_from(calls).unwrap_or(usize::MAX)) as u64;
-    calls
-        .saturating_add(downloads)
+/// Returns how many connections an upstream needs.
+fn connections((calls, downloads): &(usize, usize)) -> u64 {
+    (*calls as u64)
+        .saturating_add(*downloads as u64)
         .saturating_add(SPARE_PER_UPSTREAM)
 }
 
@@ -87,7 +86,7 @@ fn connections(calls: u64) -> u64 {
 fn calls_of(connections: u64) -> u64 {
     let at_least = connections / 5 * 4;
     (at_least..=connections)
-        .take_while(|calls| calls + max_downloads(*calls as usize) as u64 <= connections)
+        .take_while(|calls| calls + default_downloads(*calls as usize) as u64 <= connections)
         .last()
         .unwrap_or(at_least)
 }
@@ -114,7 +113,9 @@ mod tests {
             (1, vec![1], 1, 1, 1),
             (16, vec![256], 8, 1, 1),
         ] {
-            let got = DescriptorShares::of(limit, &calls);
+            let with_downloads = |calls: &usize| (*calls, default_downloads(*calls));
+            let upstreams: Vec<_> = calls.iter().map(with_downloads).collect();
+            let got = DescriptorShares::of(limit, &upstreams);
             let want = DescriptorShares {
                 clients,
                 admin,
@@ -122,7 +123,11 @@ mod tests {
             };
             assert_eq!(got, want, "{limit} {calls:?}");
         }
+        // A setting of 128 more downloads.
+        let clients = |downloads| DescriptorShares::of(2_048, &[(256, downloads)]).clients;
+        assert_eq!((clients(64), clients(192)), (1_444, 1_330));
         // No overflow.
-        DescriptorShares::of(u64::MAX, &[usize::MAX, usize::MAX]);
+        let most = (usize::MAX, usize::MAX);
+        DescriptorShares::of(u64::MAX, &[most, most]);
     }
 }

@@ -444,10 +444,9 @@ impl Dispatcher {
             )));
         };
         let dialect = &upstream.settings.dialect;
-        let memory = &info.client.memory;
         let received = (self.uploads).receive(
             (method, upload, dialect),
-            memory,
+            (&info.client.memory, info.deadline),
             &mut call.messages,
             |first| info.check_request(first),
         );

@@ -33,7 +33,7 @@ use crate::config::{Config, ListenFiles, NO_POLICY, PLAINTEXT_TOKENS, Problem, T
 use crate::families::family;
 use crate::policy::Policy;
 use crate::telemetry::{AuditLog, Metrics, UpstreamRequestMetrics};
-use crate::upstream::{ExchangeHook, Upstreams};
+use crate::upstream::{ExchangeHook, Upstreams, default_downloads};
 use crate::watch::Watches;
 
 /// How long a stopped gateway waits until the last lines of the audit log are written.
@@ -373,10 +373,12 @@ fn texts(problems: Vec<Problem>) -> Vec<String> {
 /// calls of upstreams, and says so.
 fn share_descriptors(config: &mut Config) -> DescriptorShares {
     let upstreams = config.upstreams.iter();
-    let calls: Vec<usize> = upstreams.map(|u| u.max_concurrent_calls).collect();
+    let calls = upstreams.map(|u| (u.max_concurrent_calls, u.downloads()));
+    let calls: Vec<(usize, usize)> = calls.collect();
     let mut shares = DescriptorShares::of_process(&calls);
     let wanted = config.server.max_connections as usize;
-    let most_calls = calls.into_iter().max().unwrap_or_default();
+    let most_calls = calls.into_iter().map(|(calls, _)| calls).max();
+    let most_calls = most_calls.unwrap_or_default();
     if shares.clients < wanted || shares.calls_per_upstream < most_calls {
         tracing::warn!(
             max_connections = shares.clients.min(wanted),
@@ -387,7 +389,12 @@ fn share_descriptors(config: &mut Config) -> DescriptorShares {
     shares.clients = shares.clients.min(wanted);
     for upstream in &mut config.upstreams {
         let calls = &mut upstream.max_concurrent_calls;
-        *calls = (*calls).min(shares.calls_per_upstream);
+        // Also where `max_downloads` alone takes more than there are.
+        if shares.calls_per_upstream < usize::MAX {
+            *calls = (*calls).min(shares.calls_per_upstream);
+            let downloads = default_downloads(*calls);
+            upstream.max_downloads = upstream.downloads().min(downloads);
+        }
     }
     shares
 }

@@ -270,6 +270,8 @@ impl Connections {
         let preface = Preface::default();
         let io = ClientIo::new(io, preface.clone(), settings.response_write_timeout);
         let io = io.with_head_timeout(settings.preface_timeout, activity.clone());
+        let max_headers = (HTTP2_METADATA_FACTOR * settings.max_metadata_bytes) as usize;
+        let io = io.with_header_blocks(memory.header_blocks(max_headers, settings.preface_timeout));
         let io = ReadableErrors::new(io, activity.clone());
         let io = TokioIo::new(CoalescedWrites::new(io));
         let http = self.http(activity);

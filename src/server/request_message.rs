@@ -598,7 +598,7 @@ mod tests {
         assert!((88 * KIB..=160 * KIB).contains(&used()), "{}", used());
         drop((reader, message));
         // Nothing is taken that the budget does not have.
-        let rest = memory.reserve(600 << 10).unwrap();
+        let rest = memory.reserve(480 << 10).unwrap();
         let limit = budget.stats().limit - used();
         assert!(limit > 0);
         let mut reader = super::tests::reader(vec![framed(1, &gzip(&[7; 99_000]))], true, &memory);

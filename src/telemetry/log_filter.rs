@@ -25,6 +25,10 @@ const DEFAULT_LEVEL: LevelFilter = LevelFilter::INFO;
 /// The highest level of dependencies that no directive names.
 const DEPENDENCY_LEVEL: LevelFilter = LevelFilter::WARN;
 
+/// Parts of h2 that write a warning for each frame of a kind that a client can send at will:
+/// acknowledgements of pings that were not sent.
+const WARNS_PER_FRAME: [&str; 1] = ["h2::proto::ping_pong"];
+
 /// The crates of the gateway. The filter compares the beginning of a target: the first one
 /// covers the others.
 const OWN_CRATES: [&str; 3] = ["drawbridge", "drawbridge_sandbox", "drawbridge_transcoder"];
@@ -118,10 +122,16 @@ impl LogFilter {
                 None => own = level(directive)?,
             }
         }
-        let targets = Targets::new()
+        let mut targets = Targets::new()
             .with_default(own.min(DEPENDENCY_LEVEL))
-            .with_target(OWN_CRATES[0], own)
-            .with_targets(named);
+            .with_target(OWN_CRATES[0], own);
+        // The most specific target counts, also against a directive for all of its crate.
+        let is_h2 = |target: &str| target.split("::").next() == Some("h2");
+        if !named.iter().any(|(target, _)| is_h2(target)) {
+            let level = own.min(LevelFilter::ERROR);
+            targets = targets.with_targets(WARNS_PER_FRAME.map(|target| (target, level)));
+        }
+        let targets = targets.with_targets(named);
         Ok(Self { targets, warnings })
     }
 
@@ -197,14 +207,17 @@ mod tests {
     #[test]
     fn levels_are_those_of_the_gateway_and_dependencies_warn() {
         for (text, want) in [
-            ("info", "warn,drawbridge=info"),
-            ("debug", "warn,drawbridge=debug"),
-            (" TRACE ", "warn,drawbridge=trace"),
-            ("error", "error,drawbridge=error"),
-            ("off", "off,drawbridge=off"),
+            ("info", "warn,drawbridge=info,h2::proto::ping_pong=error"),
+            ("debug", "warn,drawbridge=debug,h2::proto::ping_pong=error"),
+            (
+                " TRACE ",
+                "warn,drawbridge=trace,h2::proto::ping_pong=error",
+            ),
+            ("error", "error,drawbridge=error,h2::proto::ping_pong=error"),
+            ("off", "off,drawbridge=off,h2::proto::ping_pong=off"),
             (
                 "drawbridge::watch=debug,info",
-                "warn,drawbridge=info,drawbridge::watch=debug",
+                "warn,drawbridge=info,drawbridge::watch=debug,h2::proto::ping_pong=error",
             ),
             ("h2=debug", "warn,drawbridge=info,h2=debug"),
             ("h2 = debug", "warn,drawbridge=info,h2=debug"),

@@ -16,8 +16,9 @@ const CALLS_PER_DOWNLOAD: usize = 4;
 /// `RetryInfo` when no permit is left.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// Returns how many downloads an upstream of so many concurrent calls may have open.
-pub fn max_downloads(max_concurrent_calls: usize) -> usize {
+/// Returns how many downloads an upstream of so many concurrent calls may have open, unless
+/// its settings say so.
+pub fn default_downloads(max_concurrent_calls: usize) -> usize {
     max_concurrent_calls.div_ceil(CALLS_PER_DOWNLOAD)
 }
 
@@ -33,10 +34,9 @@ pub struct DownloadPermit {
 }
 
 impl DownloadLimit {
-    /// Creates the limit of an upstream of so many concurrent calls.
-    pub(super) fn new(max_concurrent_calls: usize) -> Self {
-        let shares = ClientShares::new(max_downloads(max_concurrent_calls));
-        Self(Arc::new(Mutex::new(shares)))
+    /// Creates the limit of an upstream of so many open downloads.
+    pub(super) fn new(max_downloads: usize) -> Self {
+        Self(Arc::new(Mutex::new(ClientShares::new(max_downloads))))
     }
 
     /// Returns a permit without waiting. Fails where none is left, or the client has its share.
@@ -69,8 +69,8 @@ fn overload(why: NoShare, upstream: &str) -> Error {
     Error::Overload {
         code: Code::ResourceExhausted,
         problem: format!(
-            "upstream {upstream}: too many downloads{of_whom} at once (a quarter of the setting \
-             `max_concurrent_calls`)"
+            "upstream {upstream}: too many downloads{of_whom} at once (setting \
+             `max_downloads`)"
         ),
         retry_after: RETRY_AFTER,
     }
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn downloads_of_one_client_leave_some_to_others() {
-        let limit = DownloadLimit::new(30);
+        let limit = DownloadLimit::new(8);
         let client = |number| Client::from(ClientKey::test(number));
         let open: Vec<_> = (0..6)
             .map(|_| limit.acquire(client(1), "a").unwrap())
@@ -97,6 +97,7 @@ mod tests {
         drop((open, other));
         assert_eq!(lock(&limit.0).taken(), 0);
         // An upstream of one call at a time has a download.
-        DownloadLimit::new(1).acquire(client(1), "a").unwrap();
+        let limit = DownloadLimit::new(default_downloads(1));
+        limit.acquire(client(1), "a").unwrap();
     }
 }

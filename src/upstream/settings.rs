@@ -6,6 +6,7 @@ use url::Url;
 
 use crate::credentials;
 use crate::http_client;
+use crate::upstream::download_limit::default_downloads;
 use crate::upstream::endpoint::is_exposed;
 
 /// The settings of an upstream, as checked values.
@@ -36,6 +37,8 @@ pub struct Settings {
     pub transport: http_client::Settings,
     /// Calls in flight at once. Default: 256.
     pub max_concurrent_calls: usize,
+    /// Open downloads. Default: 0, a quarter of `max_concurrent_calls`.
+    pub max_downloads: usize,
     /// Calls that may wait for a permit. Default: 1,024.
     pub max_queued_calls: usize,
     /// Attempts of one call, the first included. Default: 3.
@@ -53,6 +56,14 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Returns how many downloads may be open.
+    pub fn downloads(&self) -> usize {
+        match self.max_downloads {
+            0 => default_downloads(self.max_concurrent_calls),
+            downloads => downloads,
+        }
+    }
+
     /// Returns the key of a URL to which credentials, configured or a client's, must not be sent:
     /// plaintext HTTP to another host, unless that is allowed.
     pub(crate) fn plaintext_key(&self) -> Option<&'static str> {
@@ -81,6 +92,7 @@ impl Settings {
             allow_plaintext_credentials: false,
             transport: http_client::Settings::default(),
             max_concurrent_calls: 256,
+            max_downloads: 0,
             max_queued_calls: 1_024,
             max_attempts: 3,
             max_backoff: Duration::from_secs(5),

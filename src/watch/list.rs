@@ -6,10 +6,11 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::poll_target::repeatable;
-use super::snapshot::Item;
-use super::source::{POLL_TIMEOUT, RestSnapshotSource, SnapshotRead, is_not_found};
+use super::snapshot::{ITEM_BYTES, Item};
+use super::source::{POLL_TIMEOUT, RestSnapshotSource, SnapshotRead, SnapshotSource, is_not_found};
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::http_client::not_delivered;
 use drawbridge_transcoder::contract::{Method, Outcome};
 
 /// How many items of a list are refreshed concurrently.
@@ -30,17 +31,20 @@ impl RestSnapshotSource {
             response => response?,
         };
         self.history().was_read = true;
-        let found = watch.items(&response)?;
-        if found.len() > self.max_items {
+        let count = usize::try_from(watch.item_count(&response)).unwrap_or(usize::MAX);
+        if count > self.max_items {
             return Err(Error::decode(
                 "",
                 format!(
-                    "the list has {} items, more than the {} of the setting `watch.max_items`",
-                    found.len(),
+                    "the list has {count} items, more than the {} of the setting `watch.max_items`",
                     self.max_items
                 ),
             ));
         }
+        // Until the snapshot keeps the items.
+        let reserved = self.memory().reserve_long(count.saturating_mul(ITEM_BYTES));
+        let _reservation = reserved.map_err(not_delivered)?;
+        let found = watch.items(&response)?;
         let items = found
             .into_iter()
             .map(|bytes| {

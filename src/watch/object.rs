@@ -11,14 +11,18 @@ use bytes::Bytes;
 use super::poll_target::{ListCall, PollTarget, ResourceCalls, repeatable};
 use super::read_history::Debounce;
 use super::snapshot::Item;
-use super::source::{POLL_TIMEOUT, RestSnapshotSource, SnapshotRead, is_not_found};
+use super::source::{POLL_TIMEOUT, RestSnapshotSource, SnapshotRead, SnapshotSource, is_not_found};
 use crate::deadline::Deadline;
 use crate::engine::pager::{OnRepeat, Pager, TokenCursor};
 use crate::error::Error;
+use crate::http_client::not_delivered;
 use drawbridge_transcoder::contract::{Method, Outcome, SideRead};
 
 /// How much of [`POLL_TIMEOUT`] is reserved for side reads.
 const SIDE_READS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The memory of an item of a side read while its part of the message is made.
+const SIDE_ITEM_BYTES: usize = 48;
 
 /// How many polls in a row may fail once a resource is final, before its state is sent
 /// without the full read.
@@ -78,7 +82,7 @@ impl RestSnapshotSource {
         else {
             return Ok(SnapshotRead::NotFound);
         };
-        let side = self.side_reads(&item, outcome, &calls, deadline).await;
+        let side = self.side_reads(&item, outcome, &calls, deadline).await?;
         let mut history = self.history();
         history.was_read = true;
         history.misses = 0;
@@ -226,17 +230,17 @@ impl RestSnapshotSource {
         outcome: Outcome,
         calls: &ResourceCalls,
         deadline: Deadline,
-    ) -> Bytes {
+    ) -> Result<Bytes, Error> {
         let watch = self.watch();
         if watch.side_reads.is_empty() {
-            return Bytes::new();
+            return Ok(Bytes::new());
         }
         let mut parts = {
             let history = self.history();
             let is_unchanged = history.item.as_ref() == Some(item);
             let is_complete = history.side_parts.len() == watch.side_reads.len();
             if outcome != Outcome::Pending && is_unchanged && is_complete {
-                return history.side_parts.concat().into();
+                return self.concatenated(&history.side_parts);
             }
             history.side_parts.clone()
         };
@@ -245,9 +249,35 @@ impl RestSnapshotSource {
             let last = std::mem::take(part);
             *part = self.side_read(side, item, calls, last, deadline).await;
         }
-        let concatenated = parts.concat().into();
+        let concatenated = self.concatenated(&parts);
         self.history().side_parts = parts;
         concatenated
+    }
+
+    /// Concatenates the parts of a message.
+    fn concatenated(&self, parts: &[Bytes]) -> Result<Bytes, Error> {
+        let length = parts.iter().map(Bytes::len).sum();
+        let reservation = self.memory().reserve_long(length).map_err(not_delivered)?;
+        Ok(reservation.attach(parts.concat()))
+    }
+
+    /// Encodes the response of a side read as a part of the message; a long one after its turn.
+    async fn side_part(
+        &self,
+        side: &SideRead,
+        response: &Bytes,
+        deadline: Deadline,
+    ) -> Result<Bytes, Error> {
+        let memory = self.memory();
+        let items = usize::try_from(side.item_count(response)).unwrap_or(usize::MAX);
+        let needed = items
+            .saturating_mul(SIDE_ITEM_BYTES)
+            .saturating_add(response.len());
+        let turn = deadline.bound(memory.turn(response.len())).await?;
+        let mut reservation = memory.reserve_long(needed).map_err(not_delivered)?;
+        let part = turn.run(|| side.stream_fields(response))?;
+        reservation.resize_long(part.len()).map_err(not_delivered)?;
+        Ok(reservation.attach(part))
     }
 
     /// Returns the part of the message that one side read finds. After a transient failure
@@ -274,7 +304,11 @@ impl RestSnapshotSource {
             return Bytes::new();
         };
         let response = self.fetch_list(&side.rpc, &list, deadline).await;
-        match response.and_then(|response| Ok(side.stream_fields(&response)?)) {
+        let part = match response {
+            Ok(response) => self.side_part(side, &response, deadline).await,
+            Err(error) => Err(error),
+        };
+        match part {
             Ok(part) => part,
             Err(error) => {
                 tracing::debug!(
@@ -305,6 +339,7 @@ impl RestSnapshotSource {
         let cursor = cursor.with_prepare(repeatable);
         let mut pager = Pager::new(cursor, OnRepeat::End);
         let mut merged = Vec::new();
+        let mut reservation = self.memory().empty();
         let mut items = 0;
         while let Some(page) = pager.next(self.context.until(deadline)).await? {
             items += page.items.len();
@@ -316,9 +351,16 @@ impl RestSnapshotSource {
                 );
                 return Err(Error::decode("", problem));
             }
-            // Messages are merged by concatenating their bytes.
+            // Messages are merged by concatenating their bytes. The buffer may grow to twice
+            // the length, and is copied then.
+            let length = merged.len() + page.message.len();
+            reservation.resize_long(3 * length).map_err(not_delivered)?;
             merged.extend_from_slice(&page.message);
         }
-        Ok(merged.into())
+        merged.shrink_to_fit();
+        reservation
+            .resize_long(merged.len())
+            .map_err(not_delivered)?;
+        Ok(reservation.attach(merged))
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::engine::call_context::StreamContext;
 use crate::error::Error;
+use crate::memory::{Memory, Reservation};
 use drawbridge_transcoder::call::{Call, Idempotency};
 use drawbridge_transcoder::contract::Watch;
 
@@ -68,6 +69,15 @@ impl ResourceCalls {
             full: repeatable(full),
             light: light.map(repeatable),
         })
+    }
+}
+
+impl ResourceCalls {
+    /// Reserves the memory of the calls, and of the key of their poll loop.
+    pub(super) fn reserve(&self, memory: &Memory) -> Result<Reservation, Error> {
+        let calls = std::iter::once(&self.full).chain(&self.light);
+        let urls: usize = calls.map(|call| call.path.len() + call.query.len()).sum();
+        Ok(memory.reserve_long(self.request.len() + 2 * urls)?)
     }
 }
 

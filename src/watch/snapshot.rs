@@ -5,8 +5,12 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
+use crate::memory::Reservation;
 use drawbridge_transcoder::api::drawbridge::v1::WatchEventType;
 use drawbridge_transcoder::contract::Outcome;
+
+/// The memory of an item besides its bytes and those of its key.
+pub(super) const ITEM_BYTES: usize = 256;
 
 /// A watched resource as a poll has read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +30,11 @@ pub(super) struct Item {
 }
 
 impl Item {
+    /// Returns the length of what a message has of it.
+    pub(super) fn bytes_len(&self) -> usize {
+        self.bytes.as_ref().map_or(0, Bytes::len) + self.side.len()
+    }
+
     /// Whether both are sent alike.
     fn is_sent_as(&self, other: &Self) -> bool {
         let state = |item: &Self| (item.outcome, item.incomplete);
@@ -44,6 +53,8 @@ pub(super) struct Snapshot {
     pub(super) observed_at: SystemTime,
     /// Indices of `items`, sorted by key.
     by_key: Vec<u32>,
+    /// The memory of the items, besides their bytes.
+    reservation: Reservation,
 }
 
 impl Snapshot {
@@ -63,6 +74,7 @@ impl Snapshot {
                 items,
                 observed_at,
                 by_key,
+                reservation: Reservation::default(),
             };
         }
         let mut keep = vec![true; items.len()];
@@ -72,6 +84,12 @@ impl Snapshot {
         let mut keep = keep.into_iter();
         items.retain(|_| keep.next().unwrap_or(true));
         Self::new(seq, items, observed_at)
+    }
+
+    /// Keeps the memory of its items, so many times [`ITEM_BYTES`].
+    pub(super) fn with_memory(mut self, reservation: Reservation) -> Self {
+        self.reservation = reservation;
+        self
     }
 
     /// Whether a poll has read these very items. Cheaper than a difference, which needs a

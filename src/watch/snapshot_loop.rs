@@ -12,12 +12,18 @@ use bytes::Bytes;
 
 use super::Loops;
 use super::shared_loop::{End, Intervals, LoopMap, LoopSource, LoopTask, Polled, Progress, Round};
-use super::snapshot::{Item, Snapshot};
-use super::source::{PollRules, SnapshotRead, SnapshotSource, is_not_found};
+use super::snapshot::{ITEM_BYTES, Item, Snapshot};
+use super::source::{POLL_TIMEOUT, PollRules, SnapshotRead, SnapshotSource, is_not_found};
+use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::http_client::not_delivered;
+use crate::memory::{Memory, Reservation};
 use crate::upstream::Upstream;
 use drawbridge_transcoder::api::drawbridge::v1::{self, WatchEvent, WatchEventType};
 use drawbridge_transcoder::contract::Outcome;
+
+/// The memory of an encoded message besides the bytes of its item.
+const MESSAGE_BYTES: usize = 128;
 
 /// The source of a loop that compares snapshots.
 pub(super) struct SnapshotLoop {
@@ -31,10 +37,18 @@ pub(super) struct SnapshotState {
     pub(super) snapshot: Arc<Snapshot>,
     /// The messages that lead from the previous snapshot to this one, encoded once for
     /// all subscribers that have sent the previous one.
-    pub(super) step: Arc<[Bytes]>,
+    /// None where the memory of their client has no room for them: subscribers then compare
+    /// the snapshots.
+    pub(super) step: Option<Arc<Step>>,
     /// The newest final snapshot; none for lists. It is the last one for subscribers
     /// that do not follow, even when others keep the loop running.
     pub(super) last_final: Option<Arc<Snapshot>>,
+}
+
+/// Encoded messages, and their memory.
+pub(super) struct Step {
+    pub(super) messages: Box<[Bytes]>,
+    _reservation: Reservation,
 }
 
 impl LoopSource for SnapshotLoop {
@@ -83,7 +97,20 @@ impl LoopSource for SnapshotLoop {
                     (Some(last), true) => last.snapshot.keep_unconfirmed(&mut items, lacked),
                     (None, true) => false,
                 };
-                let (state, changed) = this.advance(last, items, now);
+                let memory = this.source.memory();
+                let keys = items.iter().map(|item| ITEM_BYTES + item.key.len());
+                let reserved = memory.reserve_long(keys.sum());
+                let reservation = reserved.map_err(not_delivered)?;
+                let (state, changed) = match last {
+                    // Most polls find no change.
+                    Some(last) if last.snapshot.has_items(&items) => (last, false),
+                    last => {
+                        let bytes = items.iter().map(Item::bytes_len).sum();
+                        let turn = Deadline::after(POLL_TIMEOUT).bound(memory.turn(bytes));
+                        let items = (items, reservation);
+                        turn.await?.run(|| this.advance(last, items, now, &memory))
+                    }
+                };
                 Polled::Read {
                     state,
                     mark: (),
@@ -201,33 +228,40 @@ impl SnapshotLoop {
     fn advance(
         &self,
         before: Option<SnapshotState>,
-        mut items: Vec<Item>,
+        (mut items, reservation): (Vec<Item>, Reservation),
         now: SystemTime,
+        memory: &Memory,
     ) -> (SnapshotState, bool) {
         let Some(mut state) = before else {
-            let snapshot = Arc::new(Snapshot::new(0, items, now));
+            let snapshot = Snapshot::new(0, items, now).with_memory(reservation);
+            let snapshot = Arc::new(snapshot);
             let state = SnapshotState {
                 last_final: self
                     .is_final_state(&snapshot)
                     .then(|| Arc::clone(&snapshot)),
                 snapshot,
-                step: Arc::from([]),
+                step: None,
             };
             return (state, true);
         };
-        if state.snapshot.has_items(&items) {
-            return (state, false);
-        }
         let is_equivalent = |old: &Item, new: &Item| self.source.is_equivalent(old, new);
         state.snapshot.reuse_bytes(&mut items, is_equivalent);
-        let next = Snapshot::new(state.snapshot.seq + 1, items, now);
-        let step: Arc<[Bytes]> = (0..next.diff_len(&state.snapshot))
-            .filter_map(|step| next.diff_at(&state.snapshot, step))
-            .map(|(kind, item)| self.item_message(kind, item, now, None))
-            .collect();
-        if step.is_empty() {
+        let next = Snapshot::new(state.snapshot.seq + 1, items, now).with_memory(reservation);
+        let changes = || {
+            let steps = 0..next.diff_len(&state.snapshot);
+            steps.filter_map(|step| next.diff_at(&state.snapshot, step))
+        };
+        if changes().next().is_none() {
             return (state, false);
         }
+        let bytes = changes().map(|(_, item)| MESSAGE_BYTES + item.bytes_len());
+        let step = memory.reserve_long(bytes.sum()).ok().map(|reservation| {
+            let messages = changes().map(|(kind, item)| self.item_message(kind, item, now, None));
+            Arc::new(Step {
+                messages: messages.collect(),
+                _reservation: reservation,
+            })
+        });
         state.snapshot = Arc::new(next);
         state.step = step;
         if self.is_final_state(&state.snapshot) {

@@ -22,6 +22,7 @@ use crate::deadline::Deadline;
 use crate::engine::call_context::StreamContext;
 use crate::engine::unary;
 use crate::error::Error;
+use crate::memory::{Memory, Reservation};
 use crate::upstream::Upstream;
 use drawbridge_transcoder::api::drawbridge::v1::WatchEvent;
 use drawbridge_transcoder::call::Call;
@@ -65,6 +66,8 @@ pub(super) trait SnapshotSource: Send + Sync + 'static {
     fn state_text(&self, item: &Item) -> Option<String>;
     /// Whether a watch with `follow` continues after this final item.
     fn continues_after(&self, item: &Item) -> bool;
+    /// Returns what snapshots draw from.
+    fn memory(&self) -> Memory;
 }
 
 /// How a source is polled; from `drawbridge.v1.Watch`.
@@ -97,6 +100,8 @@ pub(super) struct RestSnapshotSource {
     pub(super) target: Mutex<PollTarget>,
     /// What earlier reads have found. Reads never overlap.
     pub(super) history: Mutex<ReadHistory>,
+    /// The memory of the calls.
+    reservation: Reservation,
 }
 
 impl fmt::Debug for RestSnapshotSource {
@@ -136,7 +141,14 @@ impl RestSnapshotSource {
             max_items,
             target: Mutex::new(target),
             history: Mutex::default(),
+            reservation: Reservation::default(),
         })
+    }
+
+    /// Keeps the memory of its calls.
+    pub(super) fn with_memory(mut self, reservation: Reservation) -> Self {
+        self.reservation = reservation;
+        self
     }
 
     #[expect(clippy::expect_used, reason = "checked by `new`")]
@@ -198,6 +210,10 @@ impl SnapshotSource for RestSnapshotSource {
         let watch = self.watch();
         let item = item.bytes.as_deref();
         item.is_none_or(|item| watch.follows_after(item))
+    }
+
+    fn memory(&self) -> Memory {
+        self.context.client.memory.clone()
     }
 }
 

@@ -17,7 +17,7 @@ use tokio_stream::Stream;
 
 use super::shared_loop::{End, Phase, Subscription};
 use super::snapshot::Snapshot;
-use super::snapshot_loop::SnapshotLoop;
+use super::snapshot_loop::{SnapshotLoop, Step};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use drawbridge_transcoder::api::drawbridge::v1::WatchEventType;
@@ -84,7 +84,7 @@ enum CursorState {
     },
     /// Sends the messages from `next` on, which the loop has encoded for all streams that
     /// have sent the previous snapshot. `UpToDate` comes next.
-    Step { messages: Arc<[Bytes]>, next: usize },
+    Step { step: Arc<Step>, next: usize },
     /// Sends the difference between an older snapshot and `sent`, from `next` on, because
     /// the stream was slow. `UpToDate` comes next.
     Difference { before: Arc<Snapshot>, next: usize },
@@ -294,7 +294,7 @@ impl Cursor {
                         return Event::Message(source.bookmark(observed_at, unconfirmed_since));
                     }
                 }
-                CursorState::Step { messages, next } => match messages.get(*next) {
+                CursorState::Step { step, next } => match step.messages.get(*next) {
                     Some(message) => {
                         *next += 1;
                         self.sent_unconfirmed_since = None;
@@ -376,11 +376,9 @@ impl Cursor {
         if target.seq > self.sent.seq {
             let before = std::mem::replace(&mut self.sent, Arc::clone(target));
             let is_one_step = target.seq == state.snapshot.seq && before.seq + 1 == target.seq;
-            self.state = if is_one_step {
-                let messages = Arc::clone(&state.step);
-                CursorState::Step { messages, next: 0 }
-            } else {
-                CursorState::Difference { before, next: 0 }
+            self.state = match state.step.clone().filter(|_| is_one_step) {
+                Some(step) => CursorState::Step { step, next: 0 },
+                None => CursorState::Difference { before, next: 0 },
             };
             return None;
         }

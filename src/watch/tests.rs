@@ -22,6 +22,7 @@ use crate::credentials::CredentialId;
 use crate::downstream::ClientKey;
 use crate::error::Fault;
 use crate::http_client::retry_after::LongestWait;
+use crate::memory::Memory;
 use drawbridge_transcoder::api::drawbridge::v1::{
     Outcome as SentOutcome, WatchEvent, WatchEventType,
 };
@@ -37,6 +38,7 @@ struct ScriptedSource {
     polls: Mutex<Vec<Instant>>,
     encoded: AtomicUsize,
     retry_after: LongestWait,
+    memory: Mutex<Memory>,
 }
 
 #[derive(Clone)]
@@ -62,6 +64,10 @@ struct Message {
 }
 
 impl SnapshotSource for ScriptedSource {
+    fn memory(&self) -> Memory {
+        self.memory.lock().unwrap().clone()
+    }
+
     fn rules(&self) -> PollRules {
         self.rules
     }
@@ -162,6 +168,7 @@ impl ScriptedSource {
             polls: Mutex::default(),
             encoded: AtomicUsize::new(0),
             retry_after: LongestWait::default(),
+            memory: Mutex::default(),
         })
     }
 

@@ -22,6 +22,8 @@ mod http1;
 mod idle_memory;
 mod log;
 mod memory;
+mod memory_of_connections;
+mod memory_of_watches;
 mod readers;
 mod requests;
 mod streams;

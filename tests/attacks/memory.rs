@@ -49,8 +49,13 @@ async fn held(gateway: &Gateway, honest: &Honest, before: Usage) {
 }
 
 async fn recovered(gateway: Gateway, honest: Honest, before: Usage) {
+    recovered_from(BUDGET, gateway, honest, before).await;
+}
+
+/// Asserts what an attack has cost a gateway with this budget, and that it has returned it.
+pub async fn recovered_from(budget: u64, gateway: Gateway, honest: Honest, before: Usage) {
     honest.finish().await;
-    gateway.assert_peak_below(before, BUDGET + MAX_OVERHEAD);
+    gateway.assert_peak_below(before, budget + MAX_OVERHEAD);
     eventually("the budget is returned", async || {
         let used = gateway
             .metric(r#"drawbridge_memory_budget_bytes{state="used"}"#)

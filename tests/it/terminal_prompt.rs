@@ -1,4 +1,4 @@
-//! `drawbridge watch` in a pseudo-terminal asks for the response to the question of a task.
+//! `drawbridge watch` in a pseudo-terminal prompts for the response to the question of a task.
 
 use serde_json::json;
 

@@ -19,6 +19,9 @@ pub enum Idempotency {
     NonIdempotent,
 }
 
+/// Limit of a call's path and query, in bytes: few servers accept more.
+pub const MAX_URL_BYTES: usize = 32 << 10;
+
 /// Characters to escape in paths and queries: all but the unreserved ones. Source: RFC
 /// 3986, section 2.3.
 pub const RESERVED: &AsciiSet = &NON_ALPHANUMERIC

@@ -114,7 +114,7 @@ function responsePanel() {
         return value.flatMap((one) => [h("dt", {}, one.field ?? ""), h("dd", {}, one.description ?? "")]);
       }
       if (value !== null && typeof value === "object" && !Array.isArray(value)) {
-        return Object.entries(value).flatMap(([inner, of]) => [h("dt", {}, inner), h("dd", {}, String(of))]);
+        return Object.entries(value).flatMap(([inner, of]) => [h("dt", {}, inner), h("dd", {}, breakable(String(of)))]);
       }
       return [h("dt", {}, name), h("dd", {}, typeof value === "string" ? value : JSON.stringify(value))];
     })));

@@ -232,7 +232,7 @@ fn read(file: &NamedFile) -> Result<Vec<u8>, String> {
 
 fn metadata(options: &ConnectionOptions, env: Env<'_>) -> Result<MetadataMap, String> {
     let mut metadata = MetadataMap::new();
-    let mut add = |name: &str, value: &str, secret: bool| -> Result<(), String> {
+    let mut add = |name: &str, value: &str| -> Result<(), String> {
         let invalid = |what| format!("the {what} of the metadata `{name}` is invalid in gRPC");
         if name.ends_with("-bin") {
             let key = MetadataKey::<Binary>::from_bytes(name.as_bytes());
@@ -241,19 +241,27 @@ fn metadata(options: &ConnectionOptions, env: Env<'_>) -> Result<MetadataMap, St
                 .or_else(|_| STANDARD_NO_PAD.decode(value));
             let bytes = decoded.map_err(|_| format!("the metadata `{name}` is not base64"))?;
             let mut value = MetadataValue::from_bytes(&bytes);
-            value.set_sensitive(secret);
-            metadata.insert_bin(key.map_err(|_| invalid("name"))?, value);
+            value.set_sensitive(true);
+            metadata.append_bin(key.map_err(|_| invalid("name"))?, value);
             return Ok(());
         }
         let key = MetadataKey::<Ascii>::from_bytes(name.as_bytes()).map_err(|_| invalid("name"))?;
         let mut value = MetadataValue::try_from(value).map_err(|_| invalid("value"))?;
-        value.set_sensitive(secret);
-        metadata.insert(key, value);
+        value.set_sensitive(true);
+        metadata.append(key, value);
         Ok(())
     };
+    let is_given = |wanted: &str| {
+        let mut names = options.metadata.iter();
+        names.any(|text| {
+            let name = text.split_once('=').map_or("", |(name, _)| name);
+            name.eq_ignore_ascii_case(wanted)
+        })
+    };
     for (name, variable) in [(TOKEN, "DRAWBRIDGE_TOKEN"), (UPSTREAM_TOKEN, "OS_TOKEN")] {
-        if let Some(token) = env(variable) {
-            add(name, &token, true)?;
+        // A flag has precedence over its variable.
+        if let Some(token) = env(variable).filter(|_| !is_given(name)) {
+            add(name, &token)?;
         }
     }
     for text in &options.metadata {
@@ -264,7 +272,7 @@ fn metadata(options: &ConnectionOptions, env: Env<'_>) -> Result<MetadataMap, St
         if let Some(problem) = reserved_name(&name) {
             return Err(format!("--metadata {name}: {problem}"));
         }
-        add(&name, value, true)?;
+        add(&name, value)?;
     }
     Ok(metadata)
 }
@@ -281,5 +289,57 @@ fn reserved_name(name: &str) -> Option<&'static str> {
         _ if name.starts_with("grpc-") => Some("is a header of gRPC, which this program sets"),
         _ if name.starts_with(':') => Some("is a header of HTTP/2, which this program sets"),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_has_all_values_and_no_header_of_the_protocol() {
+        let read = |given: &[&str]| {
+            let options = ConnectionOptions {
+                metadata: given.iter().map(|text| (*text).to_owned()).collect(),
+                ..ConnectionOptions::default()
+            };
+            metadata(&options, &|name| (name == "OS_TOKEN").then(|| "env".into()))
+        };
+        let values = |metadata: &MetadataMap, name: &str| {
+            let values = metadata.get_all(name).iter();
+            let values = values.map(|value| value.to_str().unwrap().to_owned());
+            values.collect::<Vec<_>>()
+        };
+        let all = read(&["x-a=1", "X-A=2", "b-bin=aGk"]).unwrap();
+        assert_eq!(values(&all, "x-a"), ["1", "2"]);
+        assert_eq!(values(&all, UPSTREAM_TOKEN), ["env"]);
+        let bytes = all.get_bin("b-bin").unwrap().to_bytes().unwrap();
+        assert_eq!(bytes, "hi");
+        let own = read(&["x-auth-token=flag"]).unwrap();
+        assert_eq!(values(&own, UPSTREAM_TOKEN), ["flag"]);
+        for (text, want) in [
+            (
+                "grpc-timeout=1S",
+                "--metadata grpc-timeout: give the deadline with --timeout",
+            ),
+            (
+                "GRPC-Encoding=gzip",
+                "--metadata grpc-encoding: is a header of gRPC",
+            ),
+            ("te=x", "--metadata te: is a header of the protocol"),
+            (
+                "drawbridge-upstream=u",
+                "--metadata drawbridge-upstream: give the upstream with",
+            ),
+            ("=x", "--metadata: write NAME=VALUE"),
+            ("x", "--metadata: write NAME=VALUE"),
+            ("a b=hidden", "the name of the metadata `a b` is invalid"),
+            ("a=hidden\n", "the value of the metadata `a` is invalid"),
+            ("a-bin=hidden!", "the metadata `a-bin` is not base64"),
+        ] {
+            let problem = read(&[text]).unwrap_err();
+            assert!(problem.starts_with(want), "{text}: {problem}");
+            assert!(!problem.contains("hidden"), "{problem}");
+        }
     }
 }

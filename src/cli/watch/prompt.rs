@@ -1,4 +1,4 @@
-//! Asks for the response to the question of a task, where standard input and output are a
+//! Prompts for the response to the question of a task, where standard input and output are a
 //! terminal.
 
 use std::io::IsTerminal as _;
@@ -19,12 +19,12 @@ use crate::server::WireCodec;
 
 /// What a person types, and the ends of calls.
 pub(super) struct Prompt {
-    /// Whether there is a person to ask.
+    /// Whether a person can respond.
     is_interactive: bool,
     /// The command that gives a response elsewhere.
     answer: Answer,
     gateway: Option<Arc<Gateway>>,
-    /// The lines that are typed, once a question was asked. Closed at the end of the input.
+    /// The typed lines, from the first question on. Closed at the end of the input.
     lines: Option<mpsc::UnboundedReceiver<String>>,
     state: State,
 }
@@ -33,7 +33,7 @@ pub(super) struct Prompt {
 enum State {
     /// No question is open. `Asking` comes next.
     Idle,
-    /// A question waits for a line. `Sending` comes next, or `Idle` if somebody else has
+    /// A question waits for a line. `Sending` comes next, or `Idle` if another client has
     /// responded.
     Asking(Question),
     /// The response is sent. `Sent` comes next, or `Asking` after an error.
@@ -43,7 +43,7 @@ enum State {
     Sent(Question),
 }
 
-/// What has happened.
+/// An event of the prompt.
 pub(super) enum Input {
     /// A line; none at the end of the input.
     Line(Option<String>),
@@ -72,7 +72,7 @@ impl Prompt {
         (!self.is_interactive).then(|| self.answer.clone())
     }
 
-    /// Notes the questions that are open now. The first one is asked.
+    /// Notes the questions that are open now, and prompts for the first one.
     pub(super) fn update<'q>(&mut self, mut open: impl Iterator<Item = &'q Question>) {
         if !self.is_interactive {
             return;
@@ -105,7 +105,7 @@ impl Prompt {
         };
     }
 
-    /// Returns the prompt of the question that is asked.
+    /// Returns the text of the prompt.
     pub(super) fn text(&self) -> Option<String> {
         match &self.state {
             State::Asking(question) => Some(match question.responses.len() {
@@ -128,7 +128,7 @@ impl Prompt {
         }
     }
 
-    /// Handles what has happened. Returns lines to print.
+    /// Handles an event. Returns lines to print.
     pub(super) fn handle(&mut self, input: Input) -> Vec<String> {
         let state = std::mem::replace(&mut self.state, State::Idle);
         let (state, lines) = match (state, input) {

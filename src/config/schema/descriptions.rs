@@ -364,6 +364,10 @@ pub(super) const DESCRIPTIONS: &[(&str, &str)] = &[
         "Maximum number of concurrent calls.",
     ),
     (
+        "upstream.max_downloads",
+        "Maximum number of open downloads. 0: a quarter of `max_concurrent_calls`.",
+    ),
+    (
         "upstream.max_queued_calls",
         "Maximum number of calls that wait for a permit.",
     ),

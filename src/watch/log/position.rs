@@ -3,11 +3,15 @@
 use std::collections::{HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use crate::memory::Reservation;
 use drawbridge_transcoder::contract::{Entry, Order};
 
 /// How many keys of sent entries a position remembers: as many as an upstream can repeat
 /// when it no longer knows the marker.
 const MAX_SENT_KEYS: usize = 4_096;
+
+/// The memory of a key of a sent entry.
+pub(super) const SENT_KEY_BYTES: usize = 128;
 
 /// Where the next read begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +35,8 @@ pub(super) struct Page {
     pub(super) whole: bool,
     /// Texts: where the next read begins.
     pub(super) next: Option<ReadPosition>,
+    /// The memory of the entries, besides bytes that are a part of a response.
+    pub(super) reservation: Reservation,
 }
 
 /// The new entries of a page.
@@ -97,6 +103,11 @@ impl Position {
 
     pub(super) fn at(&self) -> ReadPosition {
         self.at.clone()
+    }
+
+    /// Returns how many keys of sent entries are remembered.
+    pub(super) fn remembered(&self) -> usize {
+        self.sent.order.len()
     }
 
     /// Returns the marker to resume from; empty at the start.

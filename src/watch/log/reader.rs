@@ -25,6 +25,7 @@ use super::tail::{Mark, MarkReceiver, Tail, WindowEntry, WindowRead};
 use crate::deadline::Deadline;
 use crate::engine::pager::{PageProgress, ProgressGuard};
 use crate::error::Error;
+use crate::memory::Reservation;
 use crate::watch::poll_backoff::{FailureTolerance, PollBackoff};
 use crate::watch::source::is_not_found;
 use drawbridge_transcoder::api::drawbridge::v1::{Outcome, WatchEvent, WatchEventType};
@@ -116,6 +117,8 @@ struct Reader {
     /// loop have succeeded.
     dedup_until: Option<u64>,
     queue: VecDeque<WindowEntry>,
+    /// The memory of the entries of the last page.
+    page_reservation: Reservation,
     initial: Initial,
     /// The marker to resume after all entries that were sent.
     marker: Box<str>,
@@ -182,6 +185,7 @@ impl LogStream {
             position: opening.position,
             next: opening.next,
             queue: VecDeque::new(),
+            page_reservation: Reservation::default(),
             initial: opening.initial,
             observed_at: opening.observed_at,
             own_unconfirmed_since: None,
@@ -365,7 +369,8 @@ impl Reader {
             return;
         };
         match read {
-            Ok(page) => {
+            Ok(mut page) => {
+                self.page_reservation = std::mem::take(&mut page.reservation);
                 own.tolerance.recovered();
                 own.not_found = false;
                 self.own_unconfirmed_since = None;

@@ -14,6 +14,8 @@ use super::text::{self, TextProgress};
 use crate::deadline::Deadline;
 use crate::engine::call_context::StreamContext;
 use crate::error::Error;
+use crate::http_client::not_delivered;
+use crate::memory::Memory;
 use crate::upstream::Upstream;
 use drawbridge_transcoder::api::drawbridge::v1::WatchEvent;
 use drawbridge_transcoder::call::Call;
@@ -37,7 +39,12 @@ pub(super) trait LogSource: Send + Sync + 'static {
     fn take_retry_after(&self) -> Duration;
     /// Encodes a message of the stream.
     fn message(&self, event: &WatchEvent, item: Option<&[u8]>, marker: &str) -> Bytes;
+    /// Returns what the entries draw from.
+    fn memory(&self) -> Memory;
 }
+
+/// The memory of an entry besides its bytes.
+const ENTRY_BYTES: usize = 192;
 
 /// How a log is polled; from `drawbridge.v1.Watch`.
 #[derive(Clone, Copy, Debug)]
@@ -95,24 +102,31 @@ impl RestLogSource {
     async fn entries(&self, slice: Slice<'_>, page_size: usize) -> Result<Page, Error> {
         let log = self.log();
         let call = log.entries_call(&self.call, self.dialect(), slice);
-        let mut entries = log.entries(&self.fetch(&call).await?)?;
-        if !log.pages(self.dialect()) {
-            if entries.len() > self.max_items {
-                return Err(Error::decode(
-                    "",
-                    format!(
-                        "the list has {} entries, more than the {} of the setting `watch.max_items`",
-                        entries.len(),
-                        self.max_items
-                    ),
-                ));
-            }
+        let response = self.fetch(&call).await?;
+        let pages = log.pages(self.dialect());
+        let count = usize::try_from(log.entry_count(&response)).unwrap_or(usize::MAX);
+        if !pages && count > self.max_items {
+            return Err(Error::decode(
+                "",
+                format!(
+                    "the list has {count} entries, more than the {} of the setting `watch.max_items`",
+                    self.max_items
+                ),
+            ));
+        }
+        let reserved = self
+            .memory()
+            .reserve_long(count.saturating_mul(ENTRY_BYTES));
+        let reservation = reserved.map_err(not_delivered)?;
+        let mut entries = log.entries(&response)?;
+        if !pages {
             oldest_first(&mut entries);
             return Ok(Page {
                 entries,
                 last: true,
                 whole: true,
                 next: None,
+                reservation,
             });
         }
         if slice == Slice::Newest {
@@ -123,6 +137,7 @@ impl RestLogSource {
             entries,
             whole: false,
             next: None,
+            reservation,
         })
     }
 }
@@ -131,7 +146,15 @@ impl text::Parts for RestLogSource {
     async fn part(&self, from: u64, size: u32) -> Result<String, Error> {
         let log = self.log();
         let call = log.text_call(&self.call, self.dialect(), from, size);
-        Ok(log.text(&self.fetch(&call).await?)?)
+        let response = self.fetch(&call).await?;
+        let mut reservation = self.memory().empty();
+        let mut reserve = |bytes| reservation.resize_long(bytes).map_err(not_delivered);
+        reserve(2 * response.len())?;
+        let text = log.text(&response)?;
+        // For the lines that the caller makes of it at once.
+        let lines = text.bytes().filter(|byte| *byte == b'\n').count();
+        reserve(2 * text.len() + ENTRY_BYTES * lines)?;
+        Ok(text)
     }
 }
 
@@ -164,7 +187,15 @@ impl LogSource for RestLogSource {
                 LogKind::Text {
                     first_size,
                     max_size,
-                } => text::page(&*self, &self.text, at, (first_size, max_size)).await,
+                } => {
+                    let mut page =
+                        text::page(&*self, &self.text, at, (first_size, max_size)).await?;
+                    let bytes = page.entries.iter().map(|entry| entry.bytes.len());
+                    let bytes = bytes.sum::<usize>() + ENTRY_BYTES * page.entries.len();
+                    let reserved = self.memory().reserve_long(bytes);
+                    page.reservation = reserved.map_err(not_delivered)?;
+                    Ok(page)
+                }
             }
         })
     }
@@ -184,6 +215,10 @@ impl LogSource for RestLogSource {
 
     fn message(&self, event: &WatchEvent, item: Option<&[u8]>, marker: &str) -> Bytes {
         self.log().message(event, item, marker)
+    }
+
+    fn memory(&self) -> Memory {
+        self.context.client.memory.clone()
     }
 }
 

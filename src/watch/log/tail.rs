@@ -5,22 +5,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::time::SystemTime;
 
-use bytes::Bytes;
-
 use super::super::Loops;
 use super::super::shared_loop::{
     Intervals, LoopMap, LoopSource, LoopTask, Polled, Progress, Round, RoundEnd,
 };
-use super::position::{NewEntries, Position, ReadPosition, offset};
+use super::position::{NewEntries, Page, Position, ReadPosition, SENT_KEY_BYTES, offset};
 use super::source::{LogRules, LogSource};
 use crate::engine::pager::{PageProgress, ProgressGuard};
 use crate::error::Error;
+use crate::http_client::not_delivered;
+use crate::memory::{Memory, Reservation};
 use crate::upstream::Upstream;
 use drawbridge_transcoder::contract::Entry;
 
 /// The largest number of entries of a window, and of their bytes.
 const WINDOW_ENTRIES: usize = 1_000;
 const WINDOW_BYTES: usize = 4 << 20;
+/// The memory of an entry of the window besides its bytes and two keys.
+const WINDOW_ENTRY_BYTES: usize = 256;
 /// The largest number of late entries that are kept for readers behind the window.
 const MAX_LATE_ENTRIES: usize = 1_000;
 
@@ -73,6 +75,8 @@ struct Window {
     late: VecDeque<(u64, WindowEntry)>,
     /// The number after the last late entry that was dropped.
     late_lost_before: u64,
+    /// The memory of the keys that the position of the loop remembers.
+    sent_keys: Reservation,
 }
 
 impl Window {
@@ -94,13 +98,52 @@ impl Window {
         while self.entries.len() > WINDOW_ENTRIES
             || (self.bytes > WINDOW_BYTES && self.entries.len() > 1)
         {
-            if let Some(gone) = self.entries.pop_front() {
-                self.bytes -= gone.entry.bytes.len();
-                self.first += 1;
-                self.offset = offset(&gone.marker);
+            self.drop_oldest();
+        }
+    }
+
+    /// Drops the oldest entry: readers that have not read it read pages. Returns false if there
+    /// is none.
+    fn drop_oldest(&mut self) -> bool {
+        let Some(gone) = self.entries.pop_front() else {
+            return false;
+        };
+        self.bytes -= gone.entry.bytes.len();
+        self.first += 1;
+        self.offset = offset(&gone.marker);
+        true
+    }
+
+    /// Reserves memory for the entries of a page that are new after `position`, and for their
+    /// keys; older entries make room for them.
+    fn reserve(
+        &mut self,
+        page: &Page,
+        position: &Position,
+        memory: &Memory,
+    ) -> Result<Reservation, Error> {
+        let new = page.entries.iter().filter(|entry| !position.has(entry));
+        let needed = new.map(reserved_bytes).sum();
+        let keys = SENT_KEY_BYTES * (position.remembered() + page.entries.len());
+        if self.sent_keys.bytes() == 0 {
+            self.sent_keys = memory.empty();
+        }
+        loop {
+            let reserved = (self.sent_keys.resize_long(keys)).and_then(|()| memory.reserve(needed));
+            match reserved {
+                Ok(reservation) => return Ok(reservation),
+                Err(_) if self.drop_oldest() => {}
+                Err(exhausted) => return Err(not_delivered(exhausted)),
             }
         }
     }
+}
+
+/// Returns how much memory an entry takes in the window.
+fn reserved_bytes(entry: &Entry) -> usize {
+    let bytes = WINDOW_ENTRY_BYTES + entry.bytes.len() + 2 * entry.key.len();
+    // Reservations are rounded up.
+    bytes.next_multiple_of(1 << 10)
 }
 
 /// What a reader gets from the window.
@@ -167,9 +210,15 @@ impl Tail {
         WindowRead::Gap(late.map(|(_, item)| item.clone()).collect(), window.head())
     }
 
-    /// Adds entries to the window; `marker` is the one to resume after late entries.
-    /// Returns whether there were any.
-    fn push(&self, new: NewEntries, marker: &str, now: SystemTime) -> bool {
+    /// Adds entries to the window, for which memory is reserved; `marker` is the one to resume
+    /// after late entries. Returns whether there were any.
+    fn push(
+        &self,
+        new: NewEntries,
+        marker: &str,
+        now: SystemTime,
+        mut reservation: Reservation,
+    ) -> bool {
         if new.is_empty() {
             return false;
         }
@@ -181,8 +230,9 @@ impl Tail {
                 true => marker.into(),
                 false => entry.key.clone(),
             };
+            let own = reservation.split(reserved_bytes(&entry));
             window.push(WindowEntry {
-                entry: detached(entry),
+                entry: detached(entry, own),
                 late,
                 marker,
                 observed_at: now,
@@ -244,6 +294,10 @@ impl LoopSource for Tail {
             }
             None => {
                 let page = task.read(Arc::clone(&this.source).newest()).await?;
+                let position = Position::new(None, false);
+                let memory = this.source.memory();
+                // For the keys: no entry is sent.
+                this.window().reserve(&page, &position, &memory)?;
                 (true, cursor.insert(Position::behind(page)))
             }
         };
@@ -289,6 +343,9 @@ async fn read_on(
             .await?;
         let now = task.now();
         let (last, is_empty) = (page.last, page.entries.is_empty());
+        // Before the position moves: what does not fit is read again.
+        let memory = this.source.memory();
+        let reservation = this.window().reserve(&page, position, &memory)?;
         let new = position.advance(page);
         let progress = PageProgress {
             is_last: last,
@@ -297,7 +354,7 @@ async fn read_on(
             has_moved: position.at() != before,
         };
         let marker = before.marker.as_deref().unwrap_or_default();
-        let is_new = this.push(new, marker, now);
+        let is_new = this.push(new, marker, now, reservation);
         task.shared.publish((), now, is_new);
         changed |= is_new;
         if last {
@@ -306,12 +363,14 @@ async fn read_on(
         guard.check(progress)?;
     }
     if let Some(page) = newest {
+        let memory = this.source.memory();
+        let reservation = this.window().reserve(&page, position, &memory)?;
         let late = NewEntries {
             late: position.look_back(page),
             entries: Vec::new(),
         };
         let now = task.now();
-        if this.push(late, position.marker(), now) {
+        if this.push(late, position.marker(), now, reservation) {
             task.shared.publish((), now, true);
             changed = true;
         }
@@ -320,24 +379,67 @@ async fn read_on(
 }
 
 /// Copies an entry out of its page, so that the window does not keep the page in memory.
-fn detached(entry: Entry) -> Entry {
-    let bytes = Bytes::copy_from_slice(&entry.bytes);
+fn detached(entry: Entry, reservation: Reservation) -> Entry {
+    let bytes = reservation.attach(entry.bytes.to_vec());
     Entry { bytes, ..entry }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::memory::MemoryBudget;
 
     #[test]
     fn window_entry_does_not_keep_its_page() {
         let page = Bytes::from(vec![b'x'; 1_000]);
-        let kept = detached(Entry {
+        let entry = Entry {
             key: "1".into(),
             order: None,
             bytes: page.slice(3..4),
-        });
+        };
+        let kept = detached(entry, Reservation::default());
         assert!(kept.bytes.is_unique() && page.is_unique());
         assert_eq!(kept.bytes, "x");
+    }
+
+    /// Entries that do not fit make older ones leave the window; a page that does not fit at
+    /// all is read again.
+    #[test]
+    fn window_draws_from_the_budget() {
+        let entry = |number: usize, length: usize| Entry {
+            key: number.to_string().into(),
+            order: None,
+            bytes: vec![b'x'; length].into(),
+        };
+        let page = |numbers: std::ops::Range<usize>, length| Page {
+            entries: numbers.map(|number| entry(number, length)).collect(),
+            ..Page::default()
+        };
+        let budget = MemoryBudget::new(1 << 20);
+        let memory = budget.open(1);
+        let mut window = Window::default();
+        let mut position = Position::new(None, false);
+        let mut push = |page: Page| {
+            let mut reservation = window.reserve(&page, &position, &memory)?;
+            for entry in position.advance(page).entries {
+                let own = reservation.split(reserved_bytes(&entry));
+                window.push(WindowEntry {
+                    marker: entry.key.clone(),
+                    entry: detached(entry, own),
+                    late: false,
+                    observed_at: SystemTime::UNIX_EPOCH,
+                });
+            }
+            Ok::<_, Error>((window.first, window.entries.len()))
+        };
+        assert_eq!(push(page(0..10, 30_000)).unwrap(), (0, 10));
+        assert!(budget.stats().used >= 300_000);
+        let (first, count) = push(page(10..20, 30_000)).unwrap();
+        assert!(first > 0 && first + count as u64 == 20, "{first}");
+        assert!(budget.stats().used <= (1 << 20) / 2);
+        assert!(push(page(20..21, 600_000)).is_err());
+        assert_eq!(push(page(20..21, 30_000)).unwrap(), (20, 1));
     }
 }

@@ -14,6 +14,7 @@ use super::position::{Page, ReadPosition};
 use super::source::{LogRules, PageFuture};
 use super::*;
 use crate::credentials::CredentialId;
+use crate::memory::Memory;
 use crate::watch::Settings;
 use drawbridge_transcoder::api::drawbridge::v1::{Outcome, WatchEvent};
 use drawbridge_transcoder::contract::{Entry, Order};
@@ -105,7 +106,7 @@ impl ScriptedLog {
                     ..ReadPosition::default()
                 }),
                 entries,
-                whole: false,
+                ..Page::default()
             });
         }
         // An unknown marker is ignored.
@@ -118,12 +119,16 @@ impl ScriptedLog {
             last: self.unpaged || entries.len() < PAGE,
             entries,
             whole: self.unpaged,
-            next: None,
+            ..Page::default()
         })
     }
 }
 
 impl LogSource for ScriptedLog {
+    fn memory(&self) -> Memory {
+        Memory::default()
+    }
+
     fn rules(&self) -> LogRules {
         LogRules {
             initial_interval: S(1),

@@ -16,7 +16,7 @@ use super::plan::{Node, Plan};
 use super::raw_body::RawBody;
 use super::view::{View, descend};
 use crate::Error;
-use crate::call::{Call, Idempotency, Media};
+use crate::call::{Call, Idempotency, MAX_URL_BYTES, Media};
 use crate::json::wire::{self, Malformed, Value};
 use crate::json::{self, Problem};
 use crate::output_limit::finished;
@@ -238,6 +238,16 @@ impl Binding {
         if !self.constant_query.is_empty() {
             separate(&mut query);
             query.push_str(&self.constant_query);
+        }
+        // Calls hold their path and query while they wait.
+        if path.len() + query.len() > MAX_URL_BYTES {
+            return Err(Error::Binding {
+                field: "path".into(),
+                problem: format!(
+                    "the call's URL is longer than {MAX_URL_BYTES} bytes: a value in path or query \
+                     is too long"
+                ),
+            });
         }
         let body = if has_unsent {
             let mut pruned = Vec::with_capacity(request.len());

@@ -201,14 +201,13 @@ impl Paging {
         if !request.has_tokens {
             return Ok(Following::default());
         }
-        let items = wire::all(page, self.items).map_err(Error::malformed)?;
-        let count = items.len() as u64;
+        let (count, last) = wire::count(page, self.items).map_err(Error::malformed)?;
         let total = self.total(page, count)?.or(before.total);
         let (more, is_guess) = match total {
             None => self.more_without_total(request, count, before),
             Some(total) => (self.more_by_total(request, count, total, before)?, false),
         };
-        let token = match (self.style, items.last()) {
+        let token = match (self.style, last) {
             (Style::Marker, None) if !request.is_empty && self.has_next_link(page)? => {
                 let problem = "the page has no items, but a link to a next one";
                 return Err(Error::not_the_resource(problem));
@@ -377,8 +376,8 @@ impl Paging {
         }
         let token = wire::last(request, self.token.number).map_err(Error::malformed)?;
         let token = token.map(|value| value.bytes()).unwrap_or_default();
-        let items = wire::all(page, self.items).map_err(Error::malformed)?;
-        let key = match items.last() {
+        let (_, last) = wire::count(page, self.items).map_err(Error::malformed)?;
+        let key = match last {
             Some(last) if !token.is_empty() => self.key(last)?,
             _ => None,
         };
@@ -434,9 +433,10 @@ impl Paging {
             })
     }
 
-    fn count(&self, page: &[u8]) -> Result<u64, Error> {
-        let items = wire::all(page, self.items).map_err(Error::malformed)?;
-        Ok(items.len() as u64)
+    /// Returns the number of items of a page.
+    pub fn count(&self, page: &[u8]) -> Result<u64, Error> {
+        let (count, _) = wire::count(page, self.items).map_err(Error::malformed)?;
+        Ok(count)
     }
 
     /// Returns the total of a page with `count` items.

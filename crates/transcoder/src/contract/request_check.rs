@@ -142,13 +142,23 @@ impl Check {
         Ok(out.into())
     }
 
-    /// Returns the definitions in the response of a page.
-    pub fn items(&self, definitions: &Method, response: &[u8]) -> Result<Vec<Bytes>, Error> {
+    /// Returns the number of definitions in the response of a page.
+    pub fn count(&self, definitions: &Method, response: &[u8]) -> u64 {
+        let number = items(definitions);
+        let counted = number.map(|number| wire::count(response, number));
+        counted.and_then(Result::ok).map_or(0, |(count, _)| count)
+    }
+
+    /// Returns the definitions in the response of a page, without a copy.
+    pub fn items(&self, definitions: &Method, response: &Bytes) -> Result<Vec<Bytes>, Error> {
         let Some(number) = items(definitions) else {
             return Ok(Vec::new());
         };
         let items = wire::all(response, number).map_err(Error::malformed)?;
-        Ok(items.into_iter().map(Bytes::copy_from_slice).collect())
+        Ok(items
+            .into_iter()
+            .map(|item| response.slice_ref(item))
+            .collect())
     }
 }
 

@@ -88,6 +88,12 @@ impl Watch {
         matches!(wire::last(request, field.number), Ok(Some(Value::Varint(set))) if set != 0)
     }
 
+    /// Returns the number of watched items in a response of the polled rpc.
+    pub fn item_count(&self, response: &[u8]) -> u64 {
+        let output = self.poll.output;
+        self.tables.item.count(self.schema(), output, response)
+    }
+
     /// Returns the watched items in a response of the polled rpc, as slices without a
     /// copy: the response, a message in it, or each element of a list. A missing item
     /// is `Error::Decode`.

@@ -180,6 +180,23 @@ pub fn all(message: &[u8], number: u32) -> Result<Vec<&[u8]>, Malformed> {
     Ok(all)
 }
 
+/// Counts the occurrences of a field, and returns the last one of a length-delimited field.
+/// Checks the complete message. [`all`] takes many times the memory of short items.
+pub fn count(message: &[u8], number: u32) -> Result<(u64, Option<&[u8]>), Malformed> {
+    let (mut count, mut last) = (0, None);
+    let mut fields = fields(message);
+    while let Some((found, value)) = fields.read()? {
+        if found == number {
+            let Value::Bytes(bytes) = value else {
+                return Err(Malformed::Alien);
+            };
+            count += 1;
+            last = Some(bytes);
+        }
+    }
+    Ok((count, last))
+}
+
 /// Returns the value of a single message field. Parts are joined: protobuf merges them.
 pub fn message(message: &[u8], number: u32) -> Result<Option<Cow<'_, [u8]>>, Malformed> {
     let parts = all(message, number)?;

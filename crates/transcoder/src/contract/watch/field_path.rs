@@ -140,6 +140,17 @@ impl Part {
         }
     }
 
+    /// Returns the number of items in a response: what [`Part::items`] will return at most.
+    pub fn count(self, schema: &Schema, output: MessageId, response: &[u8]) -> u64 {
+        match self {
+            Self::Response | Self::One(_) => 1,
+            Self::List(index) => {
+                let field = &schema.message(output).fields[usize::from(index)];
+                json::wire::count(response, field.number).map_or(0, |(count, _)| count)
+            }
+        }
+    }
+
     /// Returns the items in a response, as slices without a copy. None: a single
     /// message that is unset.
     pub fn items(

@@ -288,6 +288,16 @@ impl Log {
         call
     }
 
+    /// Entries only: returns the number of entries in a response.
+    pub fn entry_count(&self, response: &[u8]) -> u64 {
+        match &self.tables.read {
+            Read::Entries { list, .. } => {
+                wire::count(response, *list).map_or(0, |(count, _)| count)
+            }
+            Read::Text { .. } => 0,
+        }
+    }
+
     /// Entries only: returns the entries in a response, in its order.
     pub fn entries(&self, response: &Bytes) -> Result<Vec<Entry>, Error> {
         let Read::Entries {

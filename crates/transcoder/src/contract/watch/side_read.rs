@@ -173,6 +173,12 @@ impl SideRead {
         self.request.fill(schema, poll, sources, false)
     }
 
+    /// Returns the number of items in the response.
+    pub fn item_count(&self, response: &[u8]) -> u64 {
+        let schema = &*self.rpc.schema;
+        self.item.count(schema, self.rpc.output, response)
+    }
+
     /// Encodes its result as fields of the stream's messages.
     pub fn stream_fields(&self, response: &Bytes) -> Result<Bytes, Error> {
         let schema = &*self.rpc.schema;
