@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{Config, Environment, Problem};
+use crate::config::{Config, ConfigSource, Environment, Overlay, Problem};
 use crate::contract::Contract;
 use crate::telemetry::{self, with_json_lines};
 
@@ -206,11 +206,13 @@ fn run_command() -> ExitCode {
     let path = args.config.or_else(|| variable().map(PathBuf::from));
     let path = path.as_deref();
     let fail = |failure| fail(failure, Config::has_json_log(path, &env));
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .on_thread_park(idle_memory::take_part)
-        .build()
-    {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // Tokio's default are the CPUs of the process: by its affinity and the cgroup's quota.
+    if let Some(threads) = Config::worker_threads(path, &Overlay::of_process()) {
+        runtime.worker_threads(threads);
+    }
+    runtime.enable_all().on_thread_park(idle_memory::take_part);
+    let runtime = match runtime.build() {
         Ok(runtime) => runtime,
         Err(e) => return fail(Failure::from(vec![format!("cannot start: {e}")])),
     };
@@ -352,7 +354,7 @@ fn contract(path: Option<&Path>, command: &str) -> Result<Contract, Failure> {
 
 /// Reads the configuration file, which `command` requires.
 fn load(path: Option<&Path>, command: &str) -> Result<Config, Failure> {
-    let Some(path) = path else {
+    if path.is_none() && Overlay::of_process().is_empty() {
         let try_out = match cfg!(feature = "sandbox") {
             true => "\n  drawbridge sandbox                           needs no file",
             false => "",
@@ -366,9 +368,17 @@ fn load(path: Option<&Path>, command: &str) -> Result<Config, Failure> {
              auth = {{ cloud = \"north\" }}   # an entry of clouds.yaml\n\
              \n`drawbridge config example KIND` prints others, and `all` describes every key."
         )));
-    };
-    let environment = Environment::default();
-    let mut config = Config::load(path, &|name| environment.get(name))?;
-    config.warnings.extend(environment.warnings());
+    }
+    let path = path.map(Path::to_owned);
+    let source = ConfigSource::new(move || {
+        let environment = Environment::default();
+        let path = path.as_deref();
+        let overlay = Overlay::of_process();
+        let mut config = Config::load_with(path, overlay, &|name| environment.get(name))?;
+        config.warnings.extend(environment.warnings());
+        Ok(config)
+    });
+    let mut config = source.read()?;
+    config.source = Some(source);
     Ok(config)
 }

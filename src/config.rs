@@ -10,11 +10,13 @@ mod auth;
 mod clients;
 mod environment;
 mod jwt;
+mod overlay;
 mod policy;
 mod reader;
+mod reload;
 mod schema;
 mod server;
-mod tls;
+pub(crate) mod tls;
 mod upstreams;
 mod web;
 
@@ -40,6 +42,8 @@ pub use clients::{ClientLimitSettings, ClientToken, name_problem};
 use drawbridge_transcoder::contract::{Contract, Selection, Source, selectable};
 pub use environment::Environment;
 pub use jwt::{JwksSource, JwtOptions};
+pub use overlay::Overlay;
+pub use reload::ConfigSource;
 pub use schema::schema;
 pub use server::ServerOptions;
 pub use web::WebOptions;
@@ -89,6 +93,12 @@ pub struct Config {
     pub web: WebOptions,
     /// Reads the files of `[listen]` again. None if it names none.
     pub listen_source: Option<FileSource<ListenFiles>>,
+    /// Reads the configuration again. None: it does not change while the gateway runs.
+    pub source: Option<ConfigSource>,
+    /// The keys that come from the environment.
+    pub overlay: Overlay,
+    /// Digest of the file and of the files that it names.
+    pub(crate) digest: [u8; 32],
     /// `[server]`: limits and timeouts of the gRPC listener.
     pub server: ServerOptions,
     /// `[watch]`: limits and timeouts of watches.
@@ -224,6 +234,9 @@ impl Config {
             client_limits: ClientLimitSettings::default(),
             web: WebOptions::default(),
             listen_source: None,
+            source: None,
+            overlay: Overlay::default(),
+            digest: [0; 32],
             server: ServerOptions::default(),
             watch: watch::Settings::default(),
             upstreams: Vec::new(),
@@ -247,21 +260,60 @@ impl Config {
         Self::read(path, Self::empty(), env)
     }
 
+    /// As [`Config::load`], with the keys of `overlay`, which take precedence over the file.
+    /// Without a path there are only those.
+    ///
+    /// # Errors
+    ///
+    /// Returns all problems, each with file and line, or with its variable.
+    pub fn load_with(
+        path: Option<&Path>,
+        overlay: Overlay,
+        env: Env<'_>,
+    ) -> Result<Self, Vec<Problem>> {
+        let defaults = Self {
+            overlay,
+            ..Self::empty()
+        };
+        match path {
+            Some(path) => Self::read(path, defaults, env),
+            None => Self::parse("environment", "", Path::new(""), defaults, env),
+        }
+    }
+
+    /// Returns how many worker threads the process is to have, also where the configuration is
+    /// invalid; none for the default.
+    pub fn worker_threads(path: Option<&Path>, overlay: &Overlay) -> Option<usize> {
+        let valid = |count: &usize| (1..=server::MAX_WORKER_THREADS as usize).contains(count);
+        if let Some(count) = overlay.get("server.worker_threads") {
+            return count.parse().ok().filter(valid);
+        }
+        let text = path.and_then(|path| read_content(path).and_then(text_of).ok())?;
+        let (table, _) = toml::de::DeTable::parse_recoverable(&text);
+        let server = table.get_ref().get("server")?.get_ref();
+        let count = server.get("worker_threads")?.get_ref().as_integer()?;
+        count.as_str().parse().ok().filter(valid)
+    }
+
     /// Reads the configuration of `drawbridge sandbox`. The file is optional and has no
     /// upstreams.
     ///
     /// # Errors
     ///
     /// Returns the problems that [`Config::load`] returns, and one if the file has upstreams.
-    pub fn load_sandbox(path: Option<&Path>, env: Env<'_>) -> Result<Self, Vec<Problem>> {
-        let Some(path) = path else {
-            let report = Report::new("environment", "");
-            let mut config = Self::sandbox();
-            config.apply_environment(&report, env);
-            config.warnings.extend(report.take_warnings());
-            return report.finish(config);
+    pub fn load_sandbox(
+        path: Option<&Path>,
+        overlay: Overlay,
+        env: Env<'_>,
+    ) -> Result<Self, Vec<Problem>> {
+        let defaults = Self {
+            overlay,
+            ..Self::sandbox()
         };
-        Self::read(path, Self::sandbox(), env)
+        match path {
+            Some(path) => Self::read(path, defaults, env),
+            None => Self::parse("environment", "", Path::new(""), defaults, env),
+        }
     }
 
     /// Returns whether the log has JSON lines, also where the configuration is invalid: by the
@@ -271,6 +323,9 @@ impl Config {
             Some("json") => return true,
             Some("text") => return false,
             _ => {}
+        }
+        if let Some(format) = non_empty(env, "DRAWBRIDGE__LOG__FORMAT") {
+            return format == "json";
         }
         let Some(text) = path.and_then(|path| read_text(path).ok()) else {
             return false;
@@ -305,7 +360,7 @@ impl Config {
         defaults: Self,
         env: Env<'_>,
     ) -> Result<Self, Vec<Problem>> {
-        let report = Report::new(name, text);
+        let mut report = Report::new(name, text);
         let variables = RefCell::new(HashMap::new());
         let env: Env<'_> = &|name| {
             let value = env(name);
@@ -314,18 +369,22 @@ impl Config {
                 .insert(name.to_owned(), value.clone());
             value
         };
-        let (table, errors) = toml::de::DeTable::parse_recoverable(text);
+        let overlay = defaults.overlay.clone();
+        report.set_variables(overlay.names());
+        let (mut table, errors) = toml::de::DeTable::parse_recoverable(text);
         for error in errors {
             let at = error.span().map_or(0, |span| span.start);
             report.add_at(at, "", error.message());
         }
+        overlay.apply(table.get_mut(), &report);
         let root = Section::root(&report, table.get_ref(), directory, env);
         let mut config = defaults;
         config.read_sections(&root);
         let mut with_files = Vec::new();
         for (number, section) in root.sections("upstream").iter().enumerate() {
-            if let Some(upstream) = upstreams::read(section) {
+            if let Some(mut upstream) = upstreams::read(section) {
                 let auth = section.section("auth");
+                upstream.digest = Some(reload::digest_of_upstream(&upstream, &auth.text_of_all()));
                 if auth::has_files(&auth) {
                     let files = upstream.auth_place.clone();
                     let files = files.unwrap_or_else(|| auth::files(&auth));
@@ -354,6 +413,7 @@ impl Config {
             text: text.to_owned(),
             directory: directory.to_owned(),
             variables: variables.take(),
+            overlay: overlay.clone(),
         });
         if config.tls.is_some() || config.requires_token() {
             let snapshot = snapshot.clone();
@@ -370,6 +430,7 @@ impl Config {
             config.check_upstreams(&report);
         }
         config.warnings.extend(report.take_warnings());
+        config.digest = config.digest_of(text);
         report.finish(config)
     }
 
@@ -538,6 +599,16 @@ impl Config {
     /// Returns all problems of the annotations, or all upstreams of unknown families.
     pub fn contract(&self) -> Result<Contract, Vec<String>> {
         let contract = crate::contract::with_built_in(&self.descriptors)?;
+        self.check_families(&contract)?;
+        Ok(contract)
+    }
+
+    /// Checks that each upstream's family has methods in the contract.
+    ///
+    /// # Errors
+    ///
+    /// Returns all upstreams of unknown families.
+    pub(crate) fn check_families(&self, contract: &Contract) -> Result<(), Vec<String>> {
         let families: BTreeSet<&str> = contract.services().into_values().collect();
         let unknown = |upstream: &&upstream::Settings| !families.contains(&*upstream.family);
         let problems: Vec<String> = self
@@ -556,7 +627,7 @@ impl Config {
             })
             .collect();
         if problems.is_empty() {
-            return Ok(contract);
+            return Ok(());
         }
         // An rpc that is left out may be the cause.
         let warnings = contract.warnings();
@@ -594,22 +665,26 @@ impl Config {
     /// Reports a gateway that holds credentials and serves unauthenticated clients beyond
     /// loopback.
     fn check_clients_authenticated(&self, root: &Section<'_>) {
+        if let Some(problem) = self.unauthenticated_problem() {
+            root.invalid("listen", &problem);
+        }
+    }
+
+    /// Returns what is wrong with a gateway that holds credentials and serves unauthenticated
+    /// clients beyond loopback.
+    pub(crate) fn unauthenticated_problem(&self) -> Option<String> {
         if self.listen.ip().is_loopback() || self.authenticates_clients() {
-            return;
+            return None;
         }
         let holds = |auth: &Auth| !matches!(auth, Auth::Passthrough | Auth::None);
         let mut holding = self.upstreams.iter().filter(|u| holds(&u.auth));
-        if let Some(upstream) = holding.next() {
-            root.invalid(
-                "listen",
-                &format!(
-                    "any client that reaches {} could use the credentials of upstream {}: set \
-                     listen.tls.client_ca_file, listen.clients.tokens_file or listen.clients.jwt, \
-                     or listen on 127.0.0.1",
-                    self.listen, upstream.name
-                ),
-            );
-        }
+        let upstream = holding.next()?;
+        Some(format!(
+            "any client that reaches {} could use the credentials of upstream {}: set \
+             listen.tls.client_ca_file, listen.clients.tokens_file or listen.clients.jwt, or \
+             listen on 127.0.0.1",
+            self.listen, upstream.name
+        ))
     }
 }
 

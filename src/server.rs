@@ -17,7 +17,8 @@
 //!    copy, and `response_write_timeout` drops a response whose client does not read.
 //! 6. `write_coalescing` writes the responses that are ready to the socket at once.
 //!
-//! `gateway` builds all of it and serves; `drain` ends it. `listen_files` rereads certificates and
+//! `gateway` builds all of it and serves; `drain` ends it. `generation` is what one
+//! configuration determines, and `reloader` replaces it; `listen_files` rereads certificates and
 //! client tokens. `admin_listener` serves the pages of `crate::admin`; `status` reads what
 //! their page shows. `descriptors` divides the open files of the process.
 
@@ -40,6 +41,7 @@ mod drain;
 mod gateway;
 mod gateway_service;
 mod gauges;
+mod generation;
 mod header_blocks;
 mod health;
 mod health_service;
@@ -51,6 +53,7 @@ mod message_format;
 mod messages_body;
 mod protocol;
 mod reflection;
+mod reloader;
 mod request_body_timeout;
 mod request_message;
 mod response_metadata;
@@ -72,4 +75,5 @@ pub use authn::TOKEN;
 pub(crate) use codec::WireCodec;
 pub(crate) use descriptors::raise_limit as raise_descriptor_limit;
 pub use gateway::{BoundGateway, Gateway, ServerHandle};
-pub use listen_files::{ReloadHandle, Reloaded};
+pub use listen_files::Reloaded;
+pub use reloader::ReloadHandle;

@@ -6,6 +6,7 @@ mod failed_calls;
 mod log_filter;
 mod log_writer;
 mod metrics;
+mod reload_metrics;
 mod repeated;
 mod traces;
 
@@ -18,6 +19,7 @@ pub use metrics::{
     ClientCalls, DURATION_BUCKETS, Metrics, RpcMetrics, RpcProtocol, Sample,
     UpstreamRequestMetrics, code_name,
 };
+pub use reload_metrics::ReloadMetrics;
 pub use repeated::LineKind;
 pub use traces::server_span;
 

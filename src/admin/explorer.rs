@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -53,9 +54,7 @@ const OWN_METHODS: [&str; 1] = ["drawbridge.v1.GatewayService/ListUpstreams"];
 /// What the explorer lists and calls.
 #[derive(Debug)]
 pub struct Explorer {
-    sets: Vec<Cow<'static, [u8]>>,
-    /// The names of the upstreams that serve a method, by `package.Service/Method`.
-    methods: BTreeMap<String, Vec<String>>,
+    api: ArcSwap<Api>,
     connection: Connection,
     max_request_bytes: usize,
     pools: Mutex<Option<Arc<Pools>>>,
@@ -71,6 +70,30 @@ struct CallPermit {
     _slot: OwnedSemaphorePermit,
     /// For the request.
     memory: Reservation,
+}
+
+/// What is served.
+#[derive(Debug)]
+struct Api {
+    sets: Vec<Cow<'static, [u8]>>,
+    /// The names of the upstreams that serve a method, by `package.Service/Method`.
+    methods: BTreeMap<String, Vec<String>>,
+}
+
+impl Api {
+    fn new(contract: &Contract, methods: impl IntoIterator<Item = (String, Vec<String>)>) -> Self {
+        let sets = contract.descriptor_sets().iter();
+        let own = OWN_METHODS.map(|name| (name.to_owned(), Vec::new()));
+        Self {
+            sets: sets
+                .map(|set| match set == BUILT_IN {
+                    true => Cow::Borrowed(BUILT_IN),
+                    false => Cow::Owned(set.clone()),
+                })
+                .collect(),
+            methods: methods.into_iter().chain(own).collect(),
+        }
+    }
 }
 
 /// How the gRPC listener is reached.
@@ -189,16 +212,8 @@ impl Explorer {
         max_request_bytes: usize,
         budget: &MemoryBudget,
     ) -> Self {
-        let sets = contract.descriptor_sets().iter();
-        let own = OWN_METHODS.map(|name| (name.to_owned(), Vec::new()));
         Self {
-            sets: sets
-                .map(|set| match set == BUILT_IN {
-                    true => Cow::Borrowed(BUILT_IN),
-                    false => Cow::Owned(set.clone()),
-                })
-                .collect(),
-            methods: methods.into_iter().chain(own).collect(),
+            api: ArcSwap::from_pointee(Api::new(contract, methods)),
             connection,
             max_request_bytes,
             pools: Mutex::default(),
@@ -206,6 +221,18 @@ impl Explorer {
             calls: Arc::new(Semaphore::new(MAX_CALLS)),
             memory: budget.open(ClientKey::default().digest()),
         }
+    }
+
+    /// Lists these methods instead.
+    pub fn replace(
+        &self,
+        contract: &Contract,
+        methods: impl IntoIterator<Item = (String, Vec<String>)>,
+    ) {
+        // Locked: no visitor decodes the descriptors of before meanwhile.
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        self.api.store(Arc::new(Api::new(contract, methods)));
+        *pools = None;
     }
 
     /// Returns the routes of the explorer.
@@ -237,7 +264,8 @@ impl Explorer {
             if let Some(pools) = &*kept {
                 return Ok((pools.clone(), false));
             }
-            let pools = this.sets.iter().map(|set| {
+            let api = this.api.load();
+            let pools = api.sets.iter().map(|set| {
                 Ok(Pool {
                     descriptors: DescriptorPool::decode(&**set)?,
                     json: OnceLock::new(),
@@ -274,7 +302,11 @@ impl Explorer {
 
     async fn list(self: &Arc<Self>) -> Response<Body> {
         match self.pools().await {
-            Ok(pools) => json(&describe::services(&self.methods, &pools, &self.connection)),
+            Ok(pools) => json(&describe::services(
+                &self.api.load().methods,
+                &pools,
+                &self.connection,
+            )),
             Err(response) => response,
         }
     }
@@ -294,7 +326,7 @@ impl Explorer {
         };
         match pools
             .method(name)
-            .filter(|_| self.methods.contains_key(name))
+            .filter(|_| self.api.load().methods.contains_key(name))
         {
             Some((method, _)) => json(&describe::request(&method)),
             None => self.unknown_method(name),
@@ -303,7 +335,8 @@ impl Explorer {
 
     /// Explains a method that the explorer does not list, with a similar one.
     fn unknown_method(&self, name: &str) -> Response<Body> {
-        let known = self.methods.keys().map(|name| &**name);
+        let api = self.api.load();
+        let known = api.methods.keys().map(|name| &**name);
         let page = ("this page", "the explorer lists its services");
         let text = unknown_rpc(page, &format!("/{name}"), known);
         problem(StatusCode::NOT_FOUND, &text)
@@ -368,7 +401,7 @@ impl Explorer {
             Ok(pools) => pools,
             Err(response) => return response,
         };
-        if !self.methods.contains_key(&request.method) {
+        if !self.api.load().methods.contains_key(&request.method) {
             return self.unknown_method(&request.method);
         }
         let name = request.method.clone();

@@ -7,14 +7,15 @@ use drawbridge_sandbox::{Sandbox, Settings};
 
 use super::serve::run_until_stopped;
 use super::{Failure, log_warnings, quickstart};
-use crate::config::{Config, Environment};
+use crate::config::{Config, Environment, Overlay};
 use crate::telemetry::Telemetry;
 
 /// Starts the embedded upstreams on loopback, and serves them: to clients of this machine,
 /// unless `beyond_loopback`.
 pub(super) async fn run(path: Option<&Path>, beyond_loopback: bool) -> Result<ExitCode, Failure> {
     let environment = Environment::default();
-    let mut config = Config::load_sandbox(path, &|name| environment.get(name))?;
+    let mut config =
+        Config::load_sandbox(path, Overlay::of_process(), &|name| environment.get(name))?;
     config.warnings.extend(environment.warnings());
     if !beyond_loopback {
         check_loopback(&config)?;

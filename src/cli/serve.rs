@@ -150,7 +150,7 @@ impl Signals {
         })
     }
 
-    /// Waits for SIGTERM or SIGINT. At SIGHUP the files of `[listen]` are read again.
+    /// Waits for SIGTERM or SIGINT. At SIGHUP the configuration and its files are read again.
     async fn next_stop(&mut self, reload: &ReloadHandle) -> StopSignal {
         loop {
             tokio::select! {
@@ -158,13 +158,13 @@ impl Signals {
                 _ = self.interrupt.recv() => return SIGINT,
                 _ = self.hangup.recv() => match reload.reload().await {
                     Reloaded::Applied => {
-                        tracing::info!("SIGHUP: the files of [listen] were read again");
+                        tracing::info!("SIGHUP: the configuration and its files were read again");
                     }
                     Reloaded::Refused => tracing::warn!(
-                        "SIGHUP: the files of [listen] are invalid: the last ones stay"
+                        "SIGHUP: the configuration or a file of it is invalid: the last one stays"
                     ),
                     Reloaded::NoFiles => tracing::info!(
-                        "SIGHUP ignored: the configuration is read at start only"
+                        "SIGHUP ignored: the gateway has no files"
                     ),
                 },
             }

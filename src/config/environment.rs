@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use super::Problem;
+use super::{Problem, overlay};
 use crate::spelling::nearest;
 
 /// The beginning of the names of the gateway's variables.
@@ -89,11 +89,14 @@ impl Environment {
 fn unknown<'v>(variables: impl Iterator<Item = (&'v str, &'v str)>) -> Vec<Problem> {
     variables
         .filter(|(name, value)| {
-            name.starts_with(PREFIX) && !VARIABLES.contains(name) && !is_service_link(name, value)
+            let is_unknown = name.starts_with(PREFIX) && !VARIABLES.contains(name);
+            // Keys of the configuration are checked where they are read.
+            is_unknown && !name.starts_with(overlay::PREFIX) && !is_service_link(name, value)
         })
         .map(|(name, _)| {
             let text = format!(
-                "is not a variable of drawbridge and has no effect{}; there are {}",
+                "is not a variable of drawbridge and has no effect{}; there are {}, and \
+                 DRAWBRIDGE__TABLE__KEY for each key of the file",
                 hint(name),
                 READ.join(", ")
             );

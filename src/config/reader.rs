@@ -12,6 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use url::Url;
 
+use super::reload::write_value;
 use super::{Env, Problem, non_empty, read_file, read_text};
 use crate::credentials::clouds_yaml::Notice;
 use crate::spelling::nearest;
@@ -54,6 +55,10 @@ pub(super) struct Report {
     file: String,
     /// The offset of each line but the first.
     lines: Vec<usize>,
+    /// The first offset behind the text: the place of the first variable.
+    end: usize,
+    /// The variables of the environment that are keys, by their places.
+    variables: Vec<String>,
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
     ignored_keys: RefCell<Vec<String>>,
@@ -67,6 +72,8 @@ impl Report {
         Self {
             file: file.to_owned(),
             lines: breaks.map(|(at, _)| at + 1).collect(),
+            end: text.len() + 1,
+            variables: Vec::new(),
             problems: RefCell::default(),
             warnings: RefCell::default(),
             ignored_keys: RefCell::default(),
@@ -96,8 +103,37 @@ impl Report {
         self.add(self.at(at, key, problem));
     }
 
-    /// Returns a problem at this byte offset of the file.
+    /// Names the variables whose values are read as keys.
+    pub(super) fn set_variables<'n>(&mut self, names: impl Iterator<Item = &'n str>) {
+        self.variables = names.map(str::to_owned).collect();
+    }
+
+    /// Returns the place of a variable, behind the text.
+    pub(super) fn place_of_variable(&self, number: usize) -> usize {
+        self.end + number
+    }
+
+    /// Returns the variable at a place; none for a place in the file.
+    fn variable_at(&self, at: usize) -> Option<&str> {
+        let number = at.checked_sub(self.end)?;
+        self.variables.get(number).map(String::as_str)
+    }
+
+    /// Adds a problem at this byte offset that does not prevent the start.
+    pub(super) fn warn_at(&self, at: usize, key: &str, problem: &str) {
+        self.warn(self.at(at, key, problem));
+    }
+
+    /// Returns a problem at this byte offset of the file, or of the variable at this place.
     fn at(&self, at: usize, key: &str, problem: &str) -> Problem {
+        if let Some(variable) = self.variable_at(at) {
+            let last = key.rsplit('.').next().unwrap_or_default().to_uppercase();
+            return match variable.ends_with(&last) {
+                true => Problem::of_variable(variable, problem),
+                // Of another key of the same table.
+                false => Problem::of_variable(variable, &format!("{key}: {problem}")),
+            };
+        }
         Problem {
             file: self.file.clone(),
             line: Some(1 + self.lines.partition_point(|start| *start <= at)),
@@ -266,7 +302,7 @@ impl<'a> Section<'a> {
     }
 
     /// Returns the byte offset of a key; of the section, if it does not have the key.
-    fn start(&self, key: &str) -> usize {
+    pub(super) fn start(&self, key: &str) -> usize {
         let found = self.table.and_then(|table| {
             let entry = table.iter().find(|(name, _)| name.get_ref() == key)?;
             Some(entry.0.span().start)
@@ -368,6 +404,24 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Returns the table as a text that is the same for equal tables.
+    pub(super) fn text_of_all(&self) -> String {
+        let mut text = String::new();
+        for (key, value) in self.table.into_iter().flatten() {
+            text.push_str(key.get_ref());
+            text.push('=');
+            write_value(value.get_ref(), &mut text);
+            text.push(';');
+        }
+        text
+    }
+
+    /// Returns the text of a value that a variable has, whatever the type of its key.
+    fn variable(&self, found: &'a Spanned<DeValue<'a>>) -> Option<&'a str> {
+        self.report.variable_at(found.span().start)?;
+        found.get_ref().as_str().map(str::trim)
+    }
+
     /// Reads a string. A blank one is an error.
     pub(super) fn text(&self, key: &str) -> Option<Found<String>> {
         self.describe(key, || json!({"type": "string", "pattern": "\\S"}));
@@ -441,6 +495,17 @@ impl<'a> Section<'a> {
         let items = || json!({"type": "string", "pattern": "\\S"});
         self.describe(key, || json!({"type": "array", "items": items()}));
         let found = self.get(key)?;
+        if let Some(text) = self.variable(found) {
+            let texts = text
+                .split(',')
+                .map(str::trim)
+                .filter(|text| !text.is_empty());
+            let found = texts.map(|text| Found {
+                value: text.to_owned(),
+                at: found.span().start,
+            });
+            return Some(found.collect());
+        }
         let wanted = "an array of strings in quotes";
         let DeValue::Array(items) = found.get_ref() else {
             self.wrong_type(key, wanted, found.get_ref());
@@ -465,7 +530,11 @@ impl<'a> Section<'a> {
 
     pub(super) fn flag(&self, key: &str) -> Option<bool> {
         self.describe(key, || json!({"type": "boolean"}));
-        match self.get(key)?.get_ref() {
+        let found = self.get(key)?;
+        if let Some(flag) = self.variable(found).and_then(|text| text.parse().ok()) {
+            return Some(flag);
+        }
+        match found.get_ref() {
             DeValue::Boolean(flag) => Some(*flag),
             other => {
                 self.wrong_type(key, "true or false", other);
@@ -494,11 +563,18 @@ impl<'a> Section<'a> {
             key,
             || json!({"type": "integer", "minimum": min, "maximum": max}),
         );
-        let DeValue::Integer(n) = self.get(key)?.get_ref() else {
-            self.wrong_type(key, "an integer", self.get(key)?.get_ref());
-            return None;
+        let found = self.get(key)?;
+        let n = match (
+            self.variable(found).and_then(|text| text.parse().ok()),
+            found.get_ref(),
+        ) {
+            (Some(n), _) => Some(n),
+            (None, DeValue::Integer(n)) => i64::from_str_radix(n.as_str(), n.radix()).ok(),
+            (None, other) => {
+                self.wrong_type(key, "an integer", other);
+                return None;
+            }
         };
-        let n = i64::from_str_radix(n.as_str(), n.radix()).ok();
         let n = n.filter(|n| (min..=max).contains(n));
         if n.is_none() {
             self.invalid(key, &format!("must be from {min} to {max}"));
@@ -533,7 +609,9 @@ impl<'a> Section<'a> {
         );
         self.describe_default(key, number(into.as_secs_f64()));
         let Some(found) = self.get(key) else { return };
+        let of_variable = self.variable(found).and_then(|text| text.parse().ok());
         let seconds = match found.get_ref() {
+            DeValue::String(_) if of_variable.is_some() => of_variable,
             DeValue::Integer(n) => i64::from_str_radix(n.as_str(), n.radix())
                 .ok()
                 .map(|n| n as f64),
@@ -740,7 +818,12 @@ impl<'a> Section<'a> {
                     None => nearest(name, known.iter().map(String::as_str)),
                 };
                 let at = key.span().start;
-                self.invalid_at(at, name, &format!("unknown key{hint}"));
+                match self.report.variable_at(at) {
+                    Some(_) => {
+                        self.warn_at(at, name, &format!("unknown key, and has no effect{hint}"));
+                    }
+                    None => self.invalid_at(at, name, &format!("unknown key{hint}")),
+                }
             }
         }
     }

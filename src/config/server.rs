@@ -7,6 +7,9 @@ use super::reader::Section;
 /// The smallest memory budget: a few long messages.
 const MIN_MEMORY_BYTES: usize = 16 << 20;
 
+/// Maximum of `worker_threads`.
+pub(super) const MAX_WORKER_THREADS: u32 = 1_024;
+
 /// Limits and timeouts of the gRPC listener: `[server]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerOptions {
@@ -47,6 +50,9 @@ pub struct ServerOptions {
     /// Deadline of calls without `grpc-timeout`. Default: 120 s, because Heat waits 60 s for
     /// its engine.
     pub default_deadline: Duration,
+    /// Threads that serve calls. Zero: one for each CPU that the process may use, by its affinity
+    /// and the cgroup's `cpu.max`.
+    pub worker_threads: u32,
     /// Time after SIGTERM in which the gateway is not ready and accepts connections and calls
     /// all the same: load balancers learn of the first meanwhile. Default: 5 s; in the sandbox
     /// none.
@@ -92,6 +98,7 @@ impl Default for ServerOptions {
             max_connection_age: None,
             max_connection_age_grace: Duration::from_secs(60),
             default_deadline: Duration::from_secs(120),
+            worker_threads: 0,
             drain_delay: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(20),
             health_check_interval: Duration::from_secs(10),
@@ -153,6 +160,12 @@ impl ServerOptions {
             &mut self.max_connection_age_grace,
         );
         section.duration("default_deadline_secs", &mut self.default_deadline);
+        section.number_into(
+            "worker_threads",
+            0,
+            MAX_WORKER_THREADS,
+            &mut self.worker_threads,
+        );
         section.duration_or_zero("drain_delay_secs", &mut self.drain_delay);
         section.duration_or_zero("drain_timeout_secs", &mut self.drain_timeout);
         section.duration_or_zero(

@@ -102,6 +102,8 @@ fn defaults_of_the_example_are_the_real_ones() {
             .upstreams
             .iter_mut()
             .for_each(|u| u.auth = Auth::None);
+        // That of the text.
+        config.digest = [0; 32];
         format!("{config:?}")
     };
     let changed = uncommented.join("\n");
@@ -111,7 +113,7 @@ fn defaults_of_the_example_are_the_real_ones() {
 
 #[test]
 fn sandbox_needs_no_file() {
-    let config = Config::load_sandbox(None, &no_env).expect("the sandbox");
+    let config = Config::load_sandbox(None, Overlay::default(), &no_env).expect("the sandbox");
     assert!(config.sandbox && config.upstreams.is_empty());
     assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
     assert_eq!(

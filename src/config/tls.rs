@@ -115,6 +115,27 @@ impl Tls {
     }
 }
 
+/// Returns when the first certificate of the files expires, by the name of the file.
+pub(crate) fn expiries(tls: &Tls) -> Vec<(&'static str, SystemTime)> {
+    let client_ca = tls.client_ca.as_deref().unwrap_or_default();
+    let files = [
+        ("listener", &*tls.certificate, false),
+        ("client_ca", client_ca, true),
+    ];
+    let ends = files.map(|(name, pem, with_roots)| Some((name, first_end(pem, with_roots)?)));
+    ends.into_iter().flatten().collect()
+}
+
+/// Returns when the first certificate of a PEM file expires; of a chain without its root.
+pub(crate) fn first_end(pem: &[u8], with_roots: bool) -> Option<SystemTime> {
+    let first = std::cell::Cell::new(None::<SystemTime>);
+    dates("", pem, with_roots, |_, _, end| {
+        first.set(Some(first.get().map_or(end, |first| first.min(end))));
+        None
+    });
+    first.get()
+}
+
 /// Calls `check` with subject, begin and end of each certificate of the PEM file that `key` names;
 /// of a chain all but its root.
 fn dates(

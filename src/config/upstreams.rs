@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::reader::{Report, Section};
-use super::{Config, ListenFiles, Problem, auth, tls};
+use super::{Config, ListenFiles, Overlay, Problem, auth, tls};
 use crate::credentials;
 use crate::families::COMMON;
 use crate::families::family;
@@ -22,14 +22,17 @@ pub(super) struct Snapshot {
     pub(super) text: String,
     pub(super) directory: PathBuf,
     pub(super) variables: HashMap<String, Option<String>>,
+    pub(super) overlay: Overlay,
 }
 
 impl Snapshot {
     /// Reads the files of `[listen]` again. Fails with the first problem.
     pub(super) fn listen(&self) -> Result<ListenFiles, String> {
-        let report = Report::new(&self.name, &self.text);
+        let mut report = Report::new(&self.name, &self.text);
         let env = |name: &str| self.variables.get(name).cloned().flatten();
-        let (table, _) = toml::de::DeTable::parse_recoverable(&self.text);
+        let (mut table, _) = toml::de::DeTable::parse_recoverable(&self.text);
+        report.set_variables(self.overlay.names());
+        self.overlay.apply(table.get_mut(), &report);
         let root = Section::root(&report, table.get_ref(), &self.directory, &env);
         let mut config = Config::empty();
         config.read_listen(&root.section("listen"));
@@ -39,9 +42,11 @@ impl Snapshot {
 
     /// Reads the credentials of an upstream again. Fails with the first problem.
     pub(super) fn auth(&self, number: usize) -> Result<credentials::Settings, String> {
-        let report = Report::new(&self.name, &self.text);
+        let mut report = Report::new(&self.name, &self.text);
         let env = |name: &str| self.variables.get(name).cloned().flatten();
-        let (table, _) = toml::de::DeTable::parse_recoverable(&self.text);
+        let (mut table, _) = toml::de::DeTable::parse_recoverable(&self.text);
+        report.set_variables(self.overlay.names());
+        self.overlay.apply(table.get_mut(), &report);
         let root = Section::root(&report, table.get_ref(), &self.directory, &env);
         let sections = root.sections("upstream");
         let upstream = sections.get(number).and_then(read);

@@ -54,7 +54,9 @@ impl Reload {
                 .read()
                 .and_then(|settings| match login_url(&settings) == last.login_url {
                     true => Ok(settings),
-                    false => Err("auth_url has changed: restart the gateway".to_owned()),
+                    false => Err(
+                        "auth_url has changed: the configuration has to be read again".to_owned(),
+                    ),
                 });
         match read {
             Ok(settings) => {

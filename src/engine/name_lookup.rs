@@ -25,6 +25,15 @@ const MAX_CACHED: usize = 10_000;
 #[derive(Default)]
 pub struct NameLookup(Mutex<Cache>);
 
+impl NameLookup {
+    /// Drops the results of an upstream, also those of lookups in flight.
+    pub fn forget(&self, upstream: &str) {
+        let mut cache = self.lock();
+        cache.results.retain(|key, _| *key.upstream != *upstream);
+        cache.invalidations += 1;
+    }
+}
+
 impl fmt::Debug for NameLookup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NameLookup")
@@ -67,9 +76,7 @@ struct InvalidateOnDrop<'a> {
 impl Drop for InvalidateOnDrop<'_> {
     fn drop(&mut self) {
         if let Some(upstream) = self.upstream {
-            let mut cache = self.lookup.lock();
-            cache.results.retain(|key, _| *key.upstream != *upstream);
-            cache.invalidations += 1;
+            self.lookup.forget(upstream);
         }
     }
 }

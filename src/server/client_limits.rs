@@ -91,6 +91,11 @@ impl ClientLimits {
         })
     }
 
+    /// Returns whether the limits are those of these settings.
+    pub(super) fn has(&self, settings: &ClientLimitSettings) -> bool {
+        self.settings == *settings
+    }
+
     /// Counts a call or a stream of a client.
     ///
     /// # Errors
@@ -145,7 +150,7 @@ impl ClientLimits {
         })
     }
 
-    /// Returns how many calls were rejected, by what was exceeded.
+    /// Returns how many calls were rejected, by limit.
     pub(super) fn rejections(&self) -> [(&'static str, u64); 3] {
         let [calls, streams, rate] = &self.rejections;
         [("calls", calls), ("streams", streams), ("rate", rate)]

@@ -4,6 +4,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::connection_limits::CLOSING_DIVISOR;
+use crate::config::Config;
 use crate::upstream::default_downloads;
 
 /// What the process itself needs: the runtime, listeners, the log, files that are read again,
@@ -89,6 +90,36 @@ fn calls_of(connections: u64) -> u64 {
         .take_while(|calls| calls + default_downloads(*calls as usize) as u64 <= connections)
         .last()
         .unwrap_or(at_least)
+}
+
+/// Divides the descriptors of the process. Where they do not suffice, lowers the concurrent
+/// calls of upstreams, and says so.
+pub(super) fn share(config: &mut Config) -> DescriptorShares {
+    let upstreams = config.upstreams.iter();
+    let calls = upstreams.map(|u| (u.max_concurrent_calls, u.downloads()));
+    let calls: Vec<(usize, usize)> = calls.collect();
+    let mut shares = DescriptorShares::of_process(&calls);
+    let wanted = config.server.max_connections as usize;
+    let most_calls = calls.into_iter().map(|(calls, _)| calls).max();
+    let most_calls = most_calls.unwrap_or_default();
+    if shares.clients < wanted || shares.calls_per_upstream < most_calls {
+        tracing::warn!(
+            max_connections = shares.clients.min(wanted),
+            max_concurrent_calls = shares.calls_per_upstream.min(most_calls),
+            "limits are lower than configured: raise the limit of open descriptors (`ulimit -n`)"
+        );
+    }
+    shares.clients = shares.clients.min(wanted);
+    for upstream in &mut config.upstreams {
+        let calls = &mut upstream.max_concurrent_calls;
+        // Also where `max_downloads` alone takes more than there are.
+        if shares.calls_per_upstream < usize::MAX {
+            *calls = (*calls).min(shares.calls_per_upstream);
+            let downloads = default_downloads(*calls);
+            upstream.max_downloads = upstream.downloads().min(downloads);
+        }
+    }
+    shares
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ pub struct Dispatcher {
     left_out: BTreeMap<Box<str>, LeftOut>,
     pub(super) upstreams: Upstreams,
     pub(super) watches: Watches,
-    pub(super) names: NameLookup,
+    pub(super) names: Arc<NameLookup>,
     pub(super) metrics: Metrics,
     pub(super) failed_calls: FailedCalls,
     pub(super) uploads: Uploads,
@@ -74,6 +74,37 @@ pub struct Dispatcher {
     pub(super) audit: Option<Arc<AuditLog>>,
 }
 
+/// The state of all dispatchers that a gateway has one after the other.
+pub(super) struct SharedState {
+    pub(super) watches: Watches,
+    pub(super) metrics: Metrics,
+    pub(super) failed_calls: FailedCalls,
+    pub(super) names: Arc<NameLookup>,
+    pub(super) memory: MemoryBudget,
+    /// None if no client is limited. Others apply if the settings have changed.
+    pub(super) client_limits: Option<Arc<ClientLimits>>,
+    /// None without `[audit]`.
+    pub(super) audit: Option<Arc<AuditLog>>,
+    pub(super) traces: bool,
+}
+
+impl SharedState {
+    /// Returns the state of the first dispatcher, which has no audit log. `traces` says whether
+    /// spans are exported.
+    pub(super) fn new(config: &Config, traces: bool) -> Self {
+        Self {
+            watches: Watches::new(config.watch.clone()),
+            metrics: Metrics::default(),
+            failed_calls: FailedCalls::default(),
+            names: Arc::default(),
+            memory: MemoryBudget::new(config.server.max_memory_bytes()),
+            client_limits: ClientLimits::new(config.client_limits.clone()),
+            audit: None,
+            traces,
+        }
+    }
+}
+
 /// A call that its metadata admits, and whose messages are not read yet.
 struct Admitted {
     info: StreamInfo,
@@ -83,30 +114,44 @@ struct Admitted {
 }
 
 impl Dispatcher {
-    /// Builds the dispatcher of all methods.
+    /// Builds the dispatcher of all methods, with the state of the one `before` a reload.
     pub(super) fn new(
         config: &Config,
-        traces: bool,
         contract: &Contract,
         upstreams: Upstreams,
-        watches: Watches,
-        metrics: Metrics,
-        audit: Option<Arc<AuditLog>>,
+        shared: SharedState,
+        before: Option<&Self>,
     ) -> Self {
-        let failed_calls = FailedCalls::default();
+        let SharedState {
+            watches,
+            metrics,
+            failed_calls,
+            names,
+            memory,
+            client_limits,
+            audit,
+            traces,
+        } = shared;
+        let same_limits = client_limits.filter(|limits| limits.has(&config.client_limits));
+        let client_limits = same_limits.or_else(|| ClientLimits::new(config.client_limits.clone()));
+        // Counters are looked up once.
+        let counters = |path: &str, upstream: &str| {
+            let served = before.and_then(|before| before.methods.get(path));
+            let known = served.and_then(|served| served.metrics_of(upstream));
+            known.unwrap_or_else(|| metrics.rpc(&path[1..], upstream))
+        };
         let methods = contract
             .methods()
             .into_iter()
             .map(|method| {
-                let operation = &method.path[1..];
                 let family = family(&method.family);
                 let served = ServedMethod {
                     method: method.clone(),
                     by_upstream: upstreams
                         .of(&method.family)
-                        .map(|u| (u.clone(), metrics.rpc(operation, &u.settings.name)))
+                        .map(|u| (u.clone(), counters(&method.path, &u.settings.name)))
                         .collect(),
-                    unrouted: metrics.rpc(operation, ""),
+                    unrouted: counters(&method.path, ""),
                     client_calls: metrics.client_calls.clone(),
                     failed_calls: failed_calls.clone(),
                     forwarded_headers: family
@@ -127,7 +172,7 @@ impl Dispatcher {
             left_out: contract.left_out().clone(),
             upstreams,
             watches,
-            names: NameLookup::default(),
+            names,
             metrics,
             failed_calls,
             uploads: Uploads::new(config.server.max_upload_bytes),
@@ -144,9 +189,23 @@ impl Dispatcher {
             default_deadline: config.server.default_deadline,
             traces,
             sandbox: config.sandbox,
-            memory: MemoryBudget::new(config.server.max_memory_bytes()),
-            client_limits: ClientLimits::new(config.client_limits.clone()),
+            memory,
+            client_limits,
             audit,
+        }
+    }
+
+    /// Returns the state for the dispatcher after a reload.
+    pub(super) fn shared_state(&self) -> SharedState {
+        SharedState {
+            watches: self.watches.clone(),
+            metrics: self.metrics.clone(),
+            failed_calls: self.failed_calls.clone(),
+            names: self.names.clone(),
+            memory: self.memory.clone(),
+            client_limits: self.client_limits.clone(),
+            audit: self.audit.clone(),
+            traces: self.traces,
         }
     }
 

@@ -1,13 +1,12 @@
 //! Drains the gateway: reports that it is not ready, and after the drain delay ends streams
 //! and lets calls finish until the drain timeout. The remaining ones then end with an error.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use super::dispatcher::Dispatcher;
+use super::generation::Current;
 use super::health_service::HealthRegistry;
 use crate::admin::Readiness;
 
@@ -16,19 +15,16 @@ const CUT_OFF_GRACE: Duration = Duration::from_secs(1);
 
 /// What a drain changes, in its order.
 pub(super) struct Drain {
-    /// The probes of upstreams, which end.
-    pub probing: AbortHandle,
+    /// The probes of upstreams and reloads, which end.
+    pub background: Vec<AbortHandle>,
     /// `/readyz`, so that load balancers send no more connections.
     pub readiness: Readiness,
     /// gRPC health, for the same reason; its streams end with UNAVAILABLE after the delay.
     pub health: HealthRegistry,
-    /// Its streams and those of reflection end with UNAVAILABLE, and new ones are rejected.
-    pub dispatcher: Arc<Dispatcher>,
-    /// How long the gateway accepts connections and calls after it has said that it is not
-    /// ready.
-    pub delay: Duration,
-    /// How long calls may take to finish.
-    pub timeout: Duration,
+    /// Its streams and those of reflection end with UNAVAILABLE, and new ones are rejected. Its
+    /// configuration says how long connections and calls are accepted although the gateway is
+    /// not ready, and how long calls may take to finish.
+    pub current: Current,
 }
 
 /// How a gateway stops.
@@ -50,23 +46,26 @@ impl Drain {
         stop: oneshot::Receiver<Stop>,
         server: impl FnOnce(oneshot::Receiver<()>) -> F,
     ) {
-        let timeout = self.timeout;
-        let dispatcher = self.dispatcher.clone();
         let (shutdown, shut_down) = oneshot::channel::<()>();
         let drain = async {
             // An error means that the handle was dropped, which stops the server, too.
             let stop = stop.await.unwrap_or(Stop::Now);
             self.readiness.set(false);
             self.health.set_not_serving();
-            if stop == Stop::Delayed && !self.delay.is_zero() {
+            let delay = self.current.load().generation.config.server.drain_delay;
+            if stop == Stop::Delayed && !delay.is_zero() {
                 tracing::info!(
-                    drain_delay_secs = self.delay.as_secs_f64(),
+                    drain_delay_secs = delay.as_secs_f64(),
                     "not ready: connections and calls are accepted until the drain begins"
                 );
-                tokio::time::sleep(self.delay).await;
+                tokio::time::sleep(delay).await;
             }
             tracing::info!("draining: watches end, calls may finish");
+            // Without reloads, the configuration does not change any more.
             self.begin();
+            let serving = self.current.load_full();
+            let timeout = serving.generation.config.server.drain_timeout;
+            let dispatcher = &serving.generation.dispatcher;
             let _ = shutdown.send(());
             tokio::time::sleep(timeout).await;
             tracing::warn!(
@@ -84,8 +83,10 @@ impl Drain {
     }
 
     fn begin(&self) {
-        self.probing.abort();
+        for task in &self.background {
+            task.abort();
+        }
         self.health.end_streams();
-        self.dispatcher.watches.drain();
+        self.current.load().generation.dispatcher.watches.drain();
     }
 }

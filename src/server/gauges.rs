@@ -1,19 +1,44 @@
 //! Registers the gauges and counters that watches and upstreams keep themselves.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwap;
+
+use crate::config::Tls;
+use crate::config::tls::expiries;
+use crate::credentials::Expiry;
 use crate::server::client_limits::ClientLimits;
 use crate::server::dispatcher::Dispatcher;
-use crate::telemetry::{Sample, dropped_lines};
+use crate::server::generation::Current;
+use crate::telemetry::{Metrics, Sample, dropped_lines};
 use crate::upstream::Health;
 
+/// Returns the sample of a certificate, of an upstream or of the listener.
+fn certificate_expiry(
+    certificate: &'static str,
+    upstream: Option<String>,
+    end: SystemTime,
+) -> Sample {
+    Sample {
+        name: "certificate_expiry_timestamp_seconds",
+        help: "When the first certificate of a file expires, in seconds since 1970",
+        upstream,
+        label: Some(("certificate", certificate)),
+        value: seconds(end),
+        is_counter: false,
+    }
+}
+
 /// Registers the gauges and counters of the watches and of each upstream, read at scrape time.
-pub fn register(dispatcher: &Arc<Dispatcher>) {
-    let weak = Arc::downgrade(dispatcher);
-    dispatcher.metrics.add_source(move || {
-        let Some(dispatcher) = weak.upgrade() else {
+pub(super) fn register(current: &Current, metrics: &Metrics, expiries: CertificateExpiries) {
+    let weak = Arc::downgrade(current);
+    metrics.add_source(move || {
+        let Some(current) = weak.upgrade() else {
             return Vec::new();
         };
+        let current = current.load();
+        let dispatcher = &current.generation.dispatcher;
         let watches = dispatcher.watches.stats();
         let gauge = |name, help, value: u64| Sample {
             name,
@@ -78,7 +103,7 @@ pub fn register(dispatcher: &Arc<Dispatcher>) {
                 )
             }));
         }
-        for (reason, value) in rejections(&dispatcher) {
+        for (reason, value) in rejections(dispatcher) {
             samples.push(counter(Sample {
                 label: Some(("reason", reason)),
                 ..gauge(
@@ -88,7 +113,22 @@ pub fn register(dispatcher: &Arc<Dispatcher>) {
                 )
             }));
         }
+        samples.extend(expiries.samples());
+        let cas = current.generation.ca_ends.iter();
+        samples.extend(cas.map(|(upstream, end)| {
+            certificate_expiry("upstream_ca", Some(upstream.clone()), *end)
+        }));
         for upstream in dispatcher.upstreams.all() {
+            if let Expiry::In(left) = upstream.credentials.expiry() {
+                samples.push(Sample {
+                    upstream: Some(upstream.settings.name.clone()),
+                    ..gauge(
+                        "credential_expiry_timestamp_seconds",
+                        "When the token of the last login expires, in seconds since 1970",
+                        seconds(SystemTime::now() + left),
+                    )
+                });
+            }
             let stats = upstream.stats();
             let upstream_gauge = |name, help, value: u64| Sample {
                 upstream: Some(upstream.settings.name.clone()),
@@ -150,4 +190,37 @@ pub fn register(dispatcher: &Arc<Dispatcher>) {
 fn rejections(dispatcher: &Dispatcher) -> [(&'static str, u64); 3] {
     let limits = dispatcher.client_limits.as_ref();
     limits.map_or(ClientLimits::NO_REJECTIONS, |limits| limits.rejections())
+}
+
+/// Returns a time in seconds since 1970.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+/// When the certificates of the listener expire. Clones share the times.
+#[derive(Clone, Debug)]
+pub(super) struct CertificateExpiries(Arc<ArcSwap<Vec<(&'static str, SystemTime)>>>);
+
+impl CertificateExpiries {
+    /// Returns those of these files.
+    pub(super) fn new(tls: Option<&Tls>) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(
+            tls.map(expiries).unwrap_or_default(),
+        )))
+    }
+
+    /// The listener has these certificates from now on.
+    pub(super) fn replace(&self, tls: &Tls) {
+        self.0.store(Arc::new(expiries(tls)));
+    }
+
+    fn samples(&self) -> Vec<Sample> {
+        let times = self.0.load();
+        let sample = |(certificate, end): &(&'static str, SystemTime)| {
+            certificate_expiry(certificate, None, *end)
+        };
+        times.iter().map(sample).collect()
+    }
 }

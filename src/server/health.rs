@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use drawbridge_transcoder::contract::Method;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic_health::ServingStatus;
@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::upstream::{Health, Upstream};
 
 /// A service and the upstreams that can serve it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ProbedService {
     pub name: String,
     pub upstreams: Vec<Arc<Upstream>>,
@@ -42,33 +42,78 @@ const REJECTED_BACKOFF: Duration = Duration::from_secs(5);
 const MAX_REJECTED_BACKOFF: Duration = Duration::from_secs(300);
 
 /// Checks the upstreams every `interval` and reports the services' status, until dropped. With
-/// an interval of zero, only what calls show is reported.
+/// an interval of zero, only what calls show is reported. The checks of an upstream that is
+/// among the next services, too, continue.
 pub async fn probe_and_report(
     registry: HealthRegistry,
-    services: Vec<ProbedService>,
+    mut services: watch::Receiver<Vec<ProbedService>>,
     interval: Duration,
 ) {
     let changed = Arc::new(Notify::new());
-    let mut tasks = JoinSet::new();
-    let mut known: Vec<&Arc<Upstream>> = Vec::new();
-    for service in &services {
-        for upstream in &service.upstreams {
-            if known.iter().any(|known| Arc::ptr_eq(known, upstream)) {
-                continue;
+    let mut probed: Vec<ProbedUpstream> = Vec::new();
+    loop {
+        let current = services.borrow_and_update().clone();
+        let mut next: Vec<ProbedUpstream> = Vec::new();
+        for service in &current {
+            for upstream in &service.upstreams {
+                let check = service.health_check.as_ref();
+                if next
+                    .iter()
+                    .any(|known| Arc::ptr_eq(&known.upstream, upstream))
+                {
+                    continue;
+                }
+                let known = probed
+                    .iter()
+                    .position(|known| known.is_for(upstream, check));
+                next.push(match known {
+                    Some(known) => probed.swap_remove(known),
+                    None => ProbedUpstream::new(upstream, check, interval, &changed),
+                });
             }
-            known.push(upstream);
-            tasks.spawn(forward_changes(upstream.clone(), changed.clone()));
-            if !interval.is_zero() {
-                let check = service.health_check.clone();
-                tasks.spawn(Probes::new(upstream.clone(), check, interval).run());
+        }
+        probed = next;
+        loop {
+            for service in &current {
+                registry.set(&service.name, status(&service.upstreams));
+            }
+            tokio::select! {
+                () = changed.notified() => {}
+                Ok(()) = services.changed() => break,
             }
         }
     }
-    loop {
-        for service in &services {
-            registry.set(&service.name, status(&service.upstreams));
+}
+
+/// An upstream and the tasks that check it, which end with this value.
+struct ProbedUpstream {
+    upstream: Arc<Upstream>,
+    check: Option<Arc<Method>>,
+    _tasks: JoinSet<()>,
+}
+
+impl ProbedUpstream {
+    fn new(
+        upstream: &Arc<Upstream>,
+        check: Option<&Arc<Method>>,
+        interval: Duration,
+        changed: &Arc<Notify>,
+    ) -> Self {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(forward_changes(upstream.clone(), changed.clone()));
+        if !interval.is_zero() {
+            tasks.spawn(Probes::new(upstream.clone(), check.cloned(), interval).run());
         }
-        changed.notified().await;
+        Self {
+            upstream: upstream.clone(),
+            check: check.cloned(),
+            _tasks: tasks,
+        }
+    }
+
+    fn is_for(&self, upstream: &Arc<Upstream>, check: Option<&Arc<Method>>) -> bool {
+        let same_check = self.check.as_ref().map(Arc::as_ptr) == check.map(Arc::as_ptr);
+        same_check && Arc::ptr_eq(&self.upstream, upstream)
     }
 }
 

@@ -62,6 +62,25 @@ impl HealthRegistry {
         });
     }
 
+    /// Serves these services instead; the empty name stays. Streams of a service that is no
+    /// longer served get SERVICE_UNKNOWN.
+    pub(super) fn replace(&self, services: impl IntoIterator<Item = (String, ServingStatus)>) {
+        let services: BTreeMap<_, _> = services.into_iter().collect();
+        self.0.send_if_modified(|statuses| {
+            if statuses.phase != Phase::Serving {
+                return false;
+            }
+            statuses
+                .by_service
+                .retain(|name, _| name.is_empty() || services.contains_key(name));
+            for (name, status) in services {
+                // Probes have set those that are known.
+                statuses.by_service.entry(name).or_insert(status);
+            }
+            true
+        });
+    }
+
     /// Sets all services to NOT_SERVING for good. Streams are notified, and continue.
     pub(super) fn set_not_serving(&self) {
         self.0.send_modify(|statuses| {

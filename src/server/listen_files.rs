@@ -3,20 +3,13 @@
 
 use std::time::SystemTime;
 
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
-
 use crate::config::ListenFiles;
-use crate::reload::{FileSource, INTERVAL};
+use crate::reload::FileSource;
 
-/// Requests to read the files at once.
-#[derive(Clone, Debug)]
-pub struct ReloadHandle(mpsc::Sender<oneshot::Sender<Reloaded>>);
-
-/// The result of reading the files.
+/// The result of reading the configuration or files again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reloaded {
-    /// The gateway reads no files of `[listen]` again.
+    /// The gateway reads nothing again.
     NoFiles,
     /// Their contents apply.
     Applied,
@@ -24,40 +17,22 @@ pub enum Reloaded {
     Refused,
 }
 
-impl ReloadHandle {
-    /// Reads the files, and returns when a change applies or is refused.
-    pub async fn reload(&self) -> Reloaded {
-        let (done, completed) = oneshot::channel();
-        match self.0.send(done).await {
-            Ok(()) => completed.await.unwrap_or(Reloaded::NoFiles),
-            Err(_) => Reloaded::NoFiles,
-        }
-    }
-}
-
 /// The files of `[listen]`, and what they contained last.
 pub(super) struct Watched<A> {
-    source: FileSource<ListenFiles>,
+    /// None if there are none.
+    source: Option<FileSource<ListenFiles>>,
     last: ListenFiles,
     /// The last problem, which is logged once.
     problem: String,
     apply: A,
-    requests: mpsc::Receiver<oneshot::Sender<Reloaded>>,
-}
-
-/// Returns a handle and the requests of it.
-pub(super) fn requests() -> (ReloadHandle, mpsc::Receiver<oneshot::Sender<Reloaded>>) {
-    let (sender, receiver) = mpsc::channel(1);
-    (ReloadHandle(sender), receiver)
 }
 
 impl<A: FnMut(&ListenFiles) -> Result<(), String>> Watched<A> {
     /// Watches the files, which contain `last`. `apply` is called after each change; if it fails,
     /// the last contents stay.
     pub(super) fn new(
-        source: FileSource<ListenFiles>,
+        source: Option<FileSource<ListenFiles>>,
         last: ListenFiles,
-        requests: mpsc::Receiver<oneshot::Sender<Reloaded>>,
         apply: A,
     ) -> Self {
         Self {
@@ -65,33 +40,32 @@ impl<A: FnMut(&ListenFiles) -> Result<(), String>> Watched<A> {
             last,
             problem: String::new(),
             apply,
-            requests,
         }
     }
 
-    /// Reads the files at the interval and at each request, until it is dropped.
-    pub(super) async fn run(mut self) {
-        loop {
-            let next = Instant::now() + INTERVAL;
-            let request = tokio::select! {
-                () = sleep_until(next) => None,
-                request = self.requests.recv() => request,
-            };
-            let source = self.source.clone();
-            let read = tokio::task::spawn_blocking(move || source.read());
-            let result = match read.await {
-                Ok(read) => self.change(read),
-                Err(_) => Reloaded::Refused,
-            };
-            if let Some(done) = request {
-                // The requester may have left.
-                let _ = done.send(result);
-            }
+    /// Returns what the files contained last.
+    pub(super) fn last(&self) -> &ListenFiles {
+        &self.last
+    }
+
+    /// Reads other files from now on.
+    pub(super) fn set_source(&mut self, source: Option<FileSource<ListenFiles>>) {
+        self.source = source;
+    }
+
+    /// Reads the files, and applies a change.
+    pub(super) async fn reload(&mut self) -> Reloaded {
+        let Some(source) = self.source.clone() else {
+            return Reloaded::NoFiles;
+        };
+        match tokio::task::spawn_blocking(move || source.read()).await {
+            Ok(read) => self.change(read),
+            Err(_) => Reloaded::Refused,
         }
     }
 
     /// Applies the contents of the files if they have changed.
-    fn change(&mut self, read: Result<ListenFiles, String>) -> Reloaded {
+    pub(super) fn change(&mut self, read: Result<ListenFiles, String>) -> Reloaded {
         let applied = read.and_then(|files| {
             if files == self.last {
                 return Ok(());
@@ -153,11 +127,10 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn files_are_read_at_the_interval_and_on_request() {
+    #[tokio::test]
+    async fn changed_files_apply_unless_they_are_invalid() {
         let on_disk = Arc::new(Mutex::new(Ok(files(&["a"]))));
-        let (applied, mut changes) = mpsc::unbounded_channel();
-        let (handle, requests) = requests();
+        let (applied, changes) = std::sync::mpsc::channel();
         let disk = on_disk.clone();
         let source = FileSource::new(move || disk.lock().unwrap().clone());
         let apply = move |files: &ListenFiles| {
@@ -166,27 +139,23 @@ mod tests {
             }
             applied.send(files.clone()).map_err(|e| e.to_string())
         };
-        let started = Instant::now();
-        let watched = Watched::new(source, files(&["a"]), requests, apply);
-        let task = tokio::spawn(watched.run());
+        let mut watched = Watched::new(Some(source), files(&["a"]), apply);
+        assert_eq!(watched.reload().await, Reloaded::Applied);
+        assert!(changes.try_recv().is_err(), "nothing has changed");
         *on_disk.lock().unwrap() = Ok(files(&["a", "b"]));
-        assert_eq!(changes.recv().await, Some(files(&["a", "b"])));
-        assert_eq!(started.elapsed(), INTERVAL);
+        assert_eq!(watched.reload().await, Reloaded::Applied);
+        assert_eq!(changes.try_recv(), Ok(files(&["a", "b"])));
         // A file that is being replaced keeps the last tokens.
         for problem in [Err("has no token".to_owned()), Ok(files(&["unusable"]))] {
             *on_disk.lock().unwrap() = problem;
-            assert_eq!(handle.reload().await, Reloaded::Refused);
+            assert_eq!(watched.reload().await, Reloaded::Refused);
             assert!(changes.try_recv().is_err());
         }
-        *on_disk.lock().unwrap() = Ok(files(&["a", "b"]));
-        assert_eq!(handle.reload().await, Reloaded::Applied);
-        assert!(changes.try_recv().is_err(), "nothing has changed");
+        assert_eq!(watched.last(), &files(&["a", "b"]));
         *on_disk.lock().unwrap() = Ok(files(&["c"]));
-        assert_eq!(handle.reload().await, Reloaded::Applied);
+        assert_eq!(watched.reload().await, Reloaded::Applied);
         assert_eq!(changes.try_recv(), Ok(files(&["c"])));
-        assert_eq!(started.elapsed(), INTERVAL, "requests do not wait");
-        task.abort();
-        assert!(task.await.is_err());
-        assert_eq!(handle.reload().await, Reloaded::NoFiles);
+        watched.set_source(None);
+        assert_eq!(watched.reload().await, Reloaded::NoFiles);
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -21,14 +22,15 @@ use super::client_io::{ClientIo, Preface};
 use super::connection_end::ConnectionEnd;
 use super::connection_limits::{Activity, ConnectionLimits, Slot};
 use super::connection_memory::ConnectionMemory;
+use super::generation::Current;
 use super::http1_body::Http1Body;
 use super::http1_errors::ReadableErrors;
-use super::router::Router;
 use super::stream_executor::{StreamBody, StreamExecutor};
 use super::tls::{self, Handshakes};
 use super::write_coalescing::CoalescedWrites;
 use crate::config::{Config, ServerOptions, Tls};
 use crate::downstream::Peer;
+use crate::memory::MemoryBudget;
 use crate::telemetry::ConnectionMetrics;
 
 /// The flow control windows of a stream and of a connection, in bytes.
@@ -86,11 +88,12 @@ enum Age {
 
 /// What the connections of a listener share.
 pub(super) struct Connections {
-    settings: ServerOptions,
     tls: Option<Handshakes>,
     limits: Arc<ConnectionLimits>,
     metrics: ConnectionMetrics,
-    router: Router,
+    refused_tls_handshakes: Counter,
+    memory: MemoryBudget,
+    current: Current,
 }
 
 /// Binds a listener. `what` names it and `setting` its address in the error.
@@ -110,15 +113,16 @@ impl Connections {
     /// Serves at most `max_connections`, with TLS and the limits of the configuration.
     pub(super) fn new(
         config: &Config,
-        router: Router,
+        current: Current,
         max_connections: usize,
     ) -> Result<Self, String> {
-        let settings = config.server.clone();
+        let settings = &config.server;
         let tls = config
             .tls
             .as_ref()
             .map(|tls| Handshakes::new(tls, settings.tls_handshake_timeout));
-        let metrics = router.dispatcher().metrics.connections("grpc");
+        let dispatcher = current.load().generation.dispatcher.clone();
+        let metrics = dispatcher.metrics.connections("grpc");
         let max_per_address = match settings.max_connections_per_address {
             0 => max_connections.div_ceil(2),
             n => n as usize,
@@ -126,11 +130,12 @@ impl Connections {
         let open = metrics.open.clone();
         let limits = ConnectionLimits::new(max_connections, max_per_address, open);
         Ok(Self {
-            settings,
             tls: tls.transpose()?,
             limits,
             metrics,
-            router,
+            refused_tls_handshakes: dispatcher.metrics.refused_tls_handshakes.clone(),
+            memory: dispatcher.memory.clone(),
+            current,
         })
     }
 
@@ -140,8 +145,7 @@ impl Connections {
     }
 
     /// Returns hyper's settings of one connection.
-    fn http(&self, activity: &Arc<Activity>) -> auto::Builder<StreamExecutor> {
-        let settings = &self.settings;
+    fn http(settings: &ServerOptions, activity: &Arc<Activity>) -> auto::Builder<StreamExecutor> {
         let unread_timeout = settings.response_write_timeout * RESET_FACTOR;
         let executor = StreamExecutor::new(activity.clone(), unread_timeout);
         let mut http = auto::Builder::new(executor);
@@ -203,8 +207,7 @@ impl Connections {
             tracing::debug!(%error, "connection closed before it was served");
             return;
         }
-        let budget = self.router.dispatcher().memory.clone();
-        let memory = |peer| Arc::new(ConnectionMemory::new(budget, peer));
+        let memory = |peer| Arc::new(ConnectionMemory::new(self.memory.clone(), peer));
         let Some(tls) = &self.tls else {
             return self
                 .serve_http(stream, memory(Peer::at(peer.ip())), slot, draining)
@@ -227,8 +230,7 @@ impl Connections {
             }
             Ok(None) => {}
             Err(reason) => {
-                let metrics = &self.router.dispatcher().metrics;
-                metrics.refused_tls_handshakes.inc();
+                self.refused_tls_handshakes.inc();
                 tls.log_refused(peer, &reason);
             }
         }
@@ -246,7 +248,8 @@ impl Connections {
     ) where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let settings = &self.settings;
+        // A reload changes those of new connections.
+        let settings = &self.current.load().generation.config.server.clone();
         let (end, connection_end) = ConnectionEnd::new();
         let connection_end = settings.max_connection_age.map(|_| connection_end);
         let activity = slot.activity();
@@ -261,7 +264,7 @@ impl Connections {
             if let Some(end) = &connection_end {
                 request.extensions_mut().insert(end.clone());
             }
-            let response = self.router.respond(request, &memory);
+            let response = self.current.load().router.respond(request, &memory);
             async move {
                 let response = response.await;
                 Ok::<_, Infallible>(response.map(|body| StreamBody::new(body, call)))
@@ -274,7 +277,7 @@ impl Connections {
         let io = io.with_header_blocks(memory.header_blocks(max_headers, settings.preface_timeout));
         let io = ReadableErrors::new(io, activity.clone());
         let io = TokioIo::new(CoalescedWrites::new(io));
-        let http = self.http(activity);
+        let http = Self::http(settings, activity);
         let mut connection = pin!(http.serve_connection(io, service));
         let has_age = settings.max_connection_age.is_some();
         // Connections that were opened at the same time do not end at the same time.

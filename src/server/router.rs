@@ -82,6 +82,7 @@ impl Router {
     }
 
     /// Returns the dispatcher.
+    #[cfg(test)]
     pub(super) fn dispatcher(&self) -> &Dispatcher {
         &self.dispatcher
     }

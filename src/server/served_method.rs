@@ -31,6 +31,16 @@ pub struct ServedMethod {
 }
 
 impl ServedMethod {
+    /// Returns the metrics of an upstream; with an empty name of calls without one.
+    pub(super) fn metrics_of(&self, upstream: &str) -> Option<RpcMetrics> {
+        if upstream.is_empty() {
+            return Some(self.unrouted.clone());
+        }
+        let mut all = self.by_upstream.iter();
+        let found = all.find(|(one, _)| one.settings.name == upstream);
+        found.map(|(_, metrics)| metrics.clone())
+    }
+
     /// Makes the gRPC response and its metadata, of a message that may be compressed. It keeps `held`, the memory of the call.
     pub(super) fn response(
         &self,

@@ -8,14 +8,12 @@ use crate::admin::{
     CallsByCode, FailedCallStatus, GatewayStatus, MAX_LISTED_WATCHES, Readiness, Status,
     UpstreamStatus, WatchStatus, WatchesStatus, millis,
 };
-use crate::server::dispatcher::Dispatcher;
-use crate::telemetry::{DURATION_BUCKETS, RpcMetrics, UpstreamRequestMetrics, code_name};
+use crate::server::generation::Current;
+use crate::telemetry::{DURATION_BUCKETS, RpcMetrics, code_name};
 
 /// What the status is read from.
 pub(super) struct StatusSource {
-    pub(super) dispatcher: Arc<Dispatcher>,
-    /// Of each upstream, in the order of the configuration.
-    pub(super) exchanges: Vec<Arc<UpstreamRequestMetrics>>,
+    pub(super) current: Current,
     pub(super) readiness: Readiness,
     pub(super) started_at: SystemTime,
 }
@@ -23,15 +21,19 @@ pub(super) struct StatusSource {
 impl StatusSource {
     /// Reads the status.
     pub(super) fn read(&self) -> Status {
-        let dispatcher = &*self.dispatcher;
+        let current = self.current.load();
+        let generation = &current.generation;
+        let dispatcher = &*generation.dispatcher;
         let now = SystemTime::now();
         let all = dispatcher.upstreams.all();
         let mut upstreams: Vec<UpstreamStatus> = all
             .iter()
             .map(|one| UpstreamStatus::of(one, dispatcher.upstreams.is_default(one), now))
             .collect();
-        for (status, exchanges) in upstreams.iter_mut().zip(&self.exchanges) {
-            status.latencies = exchanges.latencies().to_vec();
+        for (status, upstream) in upstreams.iter_mut().zip(all) {
+            let name = &upstream.settings.name;
+            let new = || dispatcher.metrics.upstream_requests(name);
+            status.latencies = generation.exchanges.of(name, new).latencies().to_vec();
         }
         let mut calls = CallsByCode::new();
         for served in dispatcher.methods.values() {

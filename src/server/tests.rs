@@ -19,13 +19,11 @@ use crate::deadline::Deadline;
 use crate::downstream::Peer;
 use crate::server::authn::SharedAccess;
 use crate::server::connection_memory::ConnectionMemory;
-use crate::server::dispatcher::Dispatcher;
+use crate::server::dispatcher::{Dispatcher, SharedState};
 use crate::server::protocol::Browsers;
 use crate::server::request_body_timeout::{RequestTimeouts, TimeoutBody};
 use crate::server::router::{ResponseFuture, Router};
-use crate::telemetry::Metrics;
 use crate::upstream::{self, Upstreams};
-use crate::watch::Watches;
 
 const TIMEOUTS: RequestTimeouts = RequestTimeouts {
     min_bytes_per_sec: 0,
@@ -43,11 +41,9 @@ fn router(upstreams: Vec<upstream::Settings>) -> (Arc<Dispatcher>, Router) {
     let contract = crate::contract::with_built_in(&[]).unwrap();
     let dispatcher = Arc::new(Dispatcher::new(
         &config,
-        false,
         &contract,
         Upstreams::build(&config.upstreams, crate::families::family, |_| None).unwrap(),
-        Watches::new(config.watch.clone()),
-        Metrics::default(),
+        SharedState::new(&config, false),
         None,
     ));
     let access = SharedAccess::default();

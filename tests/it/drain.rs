@@ -346,12 +346,12 @@ fn closed_pipe() -> std::io::PipeWriter {
 }
 
 #[test]
-fn hangup_is_logged_and_changes_nothing() {
+fn hangup_without_a_change_changes_nothing() {
     let mut gateway = Serve::start("http://127.0.0.1:1", Stdio::piped());
     let address = gateway.address();
     for _ in 0..2 {
         gateway.send("HUP");
-        gateway.wait_for("SIGHUP ignored");
+        gateway.wait_for("SIGHUP: the configuration and its files were read again");
         std::net::TcpStream::connect(address).unwrap();
     }
     gateway.send("TERM");

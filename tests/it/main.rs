@@ -55,6 +55,7 @@ mod protocols;
 mod protos;
 mod quickstart;
 mod readme;
+mod reload;
 mod resolve;
 mod responses;
 mod rotation;

@@ -262,11 +262,12 @@ async fn hangup_rereads_the_files_of_listen() {
     let second = write_listen_files(gateway.folder.path(), &ca, &ca, "one\n");
     gateway.send("HUP");
     gateway.wait_for("the files of listen.tls have changed");
-    gateway.wait_for("SIGHUP: the files of [listen] were read again");
+    gateway.wait_for("SIGHUP: the configuration and its files were read again");
     assert_eq!(served().await, second);
     write(gateway.folder.path(), "server.key", "nothing");
     gateway.send("HUP");
-    gateway.wait_for("cannot use the changed files of [listen]: the last ones stay");
-    gateway.wait_for("SIGHUP: the files of [listen] are invalid: the last ones stay");
+    gateway.wait_for("the changed configuration is invalid: the last one stays");
+    gateway.wait_for("contains no private key in PEM");
+    gateway.wait_for("SIGHUP: the configuration or a file of it is invalid: the last one stays");
     assert_eq!(served().await, second);
 }

@@ -39,6 +39,14 @@ impl Client {
         Self { channel, pools }
     }
 
+    /// Calls the built-in methods over this channel.
+    pub fn over(channel: Channel) -> Self {
+        Self {
+            channel,
+            pools: vec![BUILT_IN.clone()],
+        }
+    }
+
     /// Finds a method by name: `SoftwareConfigService/GetSoftwareConfig`, or with
     /// the package where that is not enough.
     pub fn method(&self, name: &str) -> MethodDescriptor {

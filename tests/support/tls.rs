@@ -20,6 +20,19 @@ pub fn rcgen_ca() -> Ca {
 impl Ca {
     pub fn issue(&self, name: &str) -> (String, String) {
         let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        self.sign(&params)
+    }
+
+    /// Issues a certificate that is valid from now on, for an hour.
+    pub fn issue_for_an_hour(&self, name: &str) -> (String, String) {
+        let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        params.not_before = rcgen::date_time_ymd(1970, 1, 1) + since;
+        params.not_after = params.not_before + std::time::Duration::from_secs(3_600);
+        self.sign(&params)
+    }
+
+    fn sign(&self, params: &rcgen::CertificateParams) -> (String, String) {
         let key = rcgen::KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         (cert.pem(), key.serialize_pem())

@@ -198,7 +198,7 @@ pub enum Outcome {
 }
 
 /// A descriptor set and its origin.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// `built-in`, or the file's path.
     pub name: String,

@@ -239,6 +239,11 @@ pub(super) const DESCRIPTIONS: &[(&str, &str)] = &[
         "Deadline of calls that have none.",
     ),
     (
+        "server.worker_threads",
+        "Threads that serve calls. 0: one for each CPU that the process may use, by its affinity \
+         and the cgroup's cpu.max.",
+    ),
+    (
         "server.drain_delay_secs",
         "Time after SIGTERM in which readiness and health fail, and connections and calls are \
          still accepted.",
