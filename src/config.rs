@@ -32,7 +32,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::credentials::Settings as Auth;
 use crate::credentials::SettingsSource;
-use crate::policy::{Policy, Rule, Subject};
+use crate::policy::Rule;
 use crate::reload::FileSource;
 use crate::spelling::nearest;
 use crate::telemetry::LogFilter;
@@ -442,7 +442,7 @@ impl Config {
         self.read_watch(&root.section("watch"));
         self.read_log(&root.section("log"));
         if let Some(audit) = root.optional_section("audit") {
-            self.read_audit(&audit);
+            self.audit = Some(policy::read_audit(&audit));
         }
     }
 
@@ -522,20 +522,6 @@ impl Config {
             self.log.level = level.value;
         }
         section.finish();
-    }
-
-    fn read_audit(&mut self, section: &Section<'_>) {
-        let mut log = true;
-        section.flag_into("log", &mut log);
-        let file = section.new_path("file");
-        if !log && file.is_none() {
-            section.invalid(
-                "log",
-                "set `file`, or remove the key: audit lines go nowhere",
-            );
-        }
-        section.finish();
-        self.audit = Some(telemetry::AuditSettings { log, file });
     }
 
     /// Applies the environment variables, which take precedence over the file.
@@ -647,54 +633,6 @@ impl Config {
         let warnings = contract.warnings();
         let warnings = warnings.iter().map(ToString::to_string);
         Err(problems.into_iter().chain(warnings).collect())
-    }
-
-    /// Returns whether each client has an identity.
-    pub fn authenticates_clients(&self) -> bool {
-        let mutual = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-        mutual || self.requires_token() || self.trusts_sidecar
-    }
-
-    /// Compiles the rules; none without a rule.
-    ///
-    /// # Errors
-    ///
-    /// Returns the rules that name an upstream, an rpc, a field or a client token that does not
-    /// exist.
-    pub fn policy(&self, contract: &Contract) -> Result<Option<Policy>, Vec<Problem>> {
-        if self.policy.is_empty() {
-            return Ok(None);
-        }
-        let upstreams: Vec<&str> = self.upstreams.iter().map(|u| &*u.name).collect();
-        let tokens: Vec<&str> = self
-            .client_tokens
-            .iter()
-            .map(|token| &*token.name)
-            .collect();
-        let subject = Subject {
-            methods: &contract.methods(),
-            upstreams: &upstreams,
-            tokens: &tokens,
-        };
-        let policy = crate::policy::compile(&self.policy, subject);
-        policy.map(Some).map_err(|problems| {
-            let problem = |(index, key, problem): (usize, &str, String)| {
-                let place = &self.policy[index].place;
-                let (file, line) = place.rsplit_once(':').unwrap_or((place, ""));
-                Problem {
-                    file: file.to_owned(),
-                    line: line.parse().ok(),
-                    key: format!("policy.{key}"),
-                    problem,
-                }
-            };
-            problems.into_iter().map(problem).collect()
-        })
-    }
-
-    /// Returns whether clients must send a token of the gateway.
-    pub fn requires_token(&self) -> bool {
-        !self.client_tokens.is_empty() || self.jwt.is_some()
     }
 
     /// Returns whether clients send tokens, the gateway's or those of a passthrough upstream,

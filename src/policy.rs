@@ -22,7 +22,7 @@ use crate::error::Error;
 /// `*` does.
 pub const ANONYMOUS: &str = "anonymous";
 
-/// A rule as it is configured. It allows the calls that match all of it.
+/// A rule of the configuration. It allows the calls that match all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// The name, or `policy 2` by its place among the rules.

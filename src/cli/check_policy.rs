@@ -11,7 +11,7 @@ use crate::policy::{self, ANONYMOUS, Policy};
 use crate::spelling::nearest;
 use drawbridge_transcoder::contract::Method;
 
-/// The call that is asked about.
+/// The call to decide about.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Question<'a> {
     pub(super) identity: &'a str,

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use ring::digest::{SHA256, digest};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::Config;
 use super::reader::Section;
 use crate::downstream::{Identity, IdentityKind};
 
@@ -192,6 +193,19 @@ fn of_hex(text: &str) -> Option<[u8; 32]> {
             .filter(|_| !digits.starts_with('+'))?;
     }
     Some(out)
+}
+
+impl Config {
+    /// Returns whether each client has an identity.
+    pub fn authenticates_clients(&self) -> bool {
+        let mutual = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+        mutual || self.requires_token() || self.trusts_sidecar
+    }
+
+    /// Returns whether clients must send a token of the gateway.
+    pub fn requires_token(&self) -> bool {
+        !self.client_tokens.is_empty() || self.jwt.is_some()
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
-//! `[[policy]]`: what each identity may do.
+//! `[[policy]]`: what each identity may do; `[audit]`: what is kept of it.
 
 use super::reader::{Found, Section};
-use crate::policy::{Pattern, Rule, ValuePattern};
+use super::{Config, Problem};
+use crate::policy::{self, Pattern, Policy, Rule, Subject, ValuePattern};
+use crate::telemetry::AuditSettings;
+use drawbridge_transcoder::contract::Contract;
 
 /// Reads one rule, the `number`th.
 pub(super) fn read(section: &Section<'_>, number: usize) -> Option<Rule> {
@@ -58,4 +61,58 @@ fn fields(section: &Section<'_>) -> Option<Vec<(String, Vec<ValuePattern>)>> {
             })
             .collect(),
     )
+}
+
+/// Reads `[audit]`.
+pub(super) fn read_audit(section: &Section<'_>) -> AuditSettings {
+    let mut log = true;
+    section.flag_into("log", &mut log);
+    let file = section.new_path("file");
+    if !log && file.is_none() {
+        section.invalid(
+            "log",
+            "set `file`, or remove the key: audit lines go nowhere",
+        );
+    }
+    section.finish();
+    AuditSettings { log, file }
+}
+
+impl Config {
+    /// Compiles the rules; none without a rule.
+    ///
+    /// # Errors
+    ///
+    /// Returns the rules that name an upstream, an rpc, a field or a client token that does not
+    /// exist.
+    pub fn policy(&self, contract: &Contract) -> Result<Option<Policy>, Vec<Problem>> {
+        if self.policy.is_empty() {
+            return Ok(None);
+        }
+        let upstreams: Vec<&str> = self.upstreams.iter().map(|u| &*u.name).collect();
+        let tokens: Vec<&str> = self
+            .client_tokens
+            .iter()
+            .map(|token| &*token.name)
+            .collect();
+        let subject = Subject {
+            methods: &contract.methods(),
+            upstreams: &upstreams,
+            tokens: &tokens,
+        };
+        let policy = policy::compile(&self.policy, subject);
+        policy.map(Some).map_err(|problems| {
+            let problem = |(index, key, problem): (usize, &str, String)| {
+                let place = &self.policy[index].place;
+                let (file, line) = place.rsplit_once(':').unwrap_or((place, ""));
+                Problem {
+                    file: file.to_owned(),
+                    line: line.parse().ok(),
+                    key: format!("policy.{key}"),
+                    problem,
+                }
+            };
+            problems.into_iter().map(problem).collect()
+        })
+    }
 }

@@ -81,7 +81,7 @@ fn insert(root: &mut Value, path: &str, schema: &Value, is_required: bool) {
     if schema["type"] == "array" && schema.get("items").is_none() {
         schema["items"] = closed_object();
     }
-    if schema["type"] == "object" {
+    if schema["type"] == "object" && schema.get("additionalProperties").is_none() {
         schema = closed_object();
     }
     if let Some(text) = text(path) {

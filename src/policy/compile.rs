@@ -69,7 +69,11 @@ pub fn compile(
                 let also = others(rule, field);
                 match method.named_field(field, &also) {
                     Ok(_) => *usable.entry(field).or_default() += 1,
-                    Err(why) => drop(why_not.entry(field.as_str()).or_insert((why, &method.path))),
+                    Err(why) => drop(
+                        why_not
+                            .entry(field.as_str())
+                            .or_insert((why, &*method.path)),
+                    ),
                 }
             }
             if let Ok(fields) = fields(rule, method) {
@@ -218,7 +222,7 @@ fn check_names(rule: &Rule, subject: Subject<'_>) -> Vec<(&'static str, String)>
             continue;
         };
         let is_known = |token: &&str| Pattern::new(name).matches(token);
-        if !subject.tokens.is_empty() && !subject.tokens.iter().any(|token| is_known(token)) {
+        if !subject.tokens.is_empty() && !subject.tokens.iter().any(is_known) {
             let near = nearest(name, subject.tokens.iter().copied());
             let problem = format!(
                 "{} is not the name of a client token{near}",
@@ -234,7 +238,7 @@ fn check_names(rule: &Rule, subject: Subject<'_>) -> Vec<(&'static str, String)>
 fn unusable(
     rule: &Rule,
     field: &str,
-    why: Option<&(&'static str, &Box<str>)>,
+    why: Option<&(&'static str, &str)>,
     subject: Subject<'_>,
 ) -> String {
     let selected = subject.methods.iter().filter(|method| rule.selects(method));

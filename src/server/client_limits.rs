@@ -21,8 +21,9 @@ use crate::error::Error;
 /// `RetryInfo` of a client that has too many calls or streams open.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Number of clients beyond which those that are idle are forgotten.
+/// Number of clients from which on those that are idle are forgotten, and how often.
 const MAX_IDLE_CLIENTS: usize = 10_000;
+const FORGET_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The limits of all clients.
 #[derive(Debug)]
@@ -36,8 +37,8 @@ pub(super) struct ClientLimits {
 #[derive(Debug, Default)]
 struct Clients {
     usage: HashMap<ClientKey, Usage>,
-    /// The number of clients at which idle ones are forgotten next.
-    forget_at: usize,
+    /// When idle ones were forgotten last.
+    forgotten_at: Option<Instant>,
 }
 
 /// What one client uses.
@@ -149,7 +150,7 @@ impl ClientLimits {
         })
     }
 
-    /// Returns how many calls were rejected, by what was exceeded.
+    /// Returns how many calls were rejected, by limit.
     pub(super) fn rejections(&self) -> [(&'static str, u64); 3] {
         let [calls, streams, rate] = &self.rejections;
         [("calls", calls), ("streams", streams), ("rate", rate)]
@@ -171,9 +172,11 @@ impl ClientLimits {
 
     /// Forgets clients without a call whose burst is complete again.
     fn forget_idle(&self, clients: &mut Clients, now: Instant) {
-        if clients.usage.len() < clients.forget_at.max(MAX_IDLE_CLIENTS) {
+        let is_early = (clients.forgotten_at).is_some_and(|at| now < at + FORGET_INTERVAL);
+        if clients.usage.len() < MAX_IDLE_CLIENTS || is_early {
             return;
         }
+        clients.forgotten_at = Some(now);
         let refill = match self.settings.calls_per_sec {
             0 => Duration::ZERO,
             rate => {
@@ -183,8 +186,6 @@ impl ClientLimits {
         clients.usage.retain(|_, usage| {
             usage.calls > 0 || usage.streams > 0 || now < usage.used_at + refill
         });
-        // Looking at all of them is worth it again when there are twice as many.
-        clients.forget_at = 2 * clients.usage.len();
     }
 
     fn lock(&self) -> MutexGuard<'_, Clients> {

@@ -198,7 +198,7 @@ impl Router {
         headers: &HeaderMap,
         connection: &ConnectionMemory,
     ) -> Result<Caller, Refusal> {
-        match path.starts_with("/grpc.health.") {
+        match is_health(path) {
             // Load balancers have no token.
             true => Ok(Caller::from(connection.peer().clone())),
             false => self.access.load().authenticate(headers, connection.peer()),
@@ -286,7 +286,11 @@ impl Router {
         if let Some(Err(rejection)) = web.map(|web| web.check_own_kind(own)) {
             return self.not_a_call(rejection, request.method(), None);
         }
-        let slot = match self.dispatcher.client_slot(&peer, false) {
+        let slot = match is_health(path) {
+            true => Ok(None),
+            false => self.dispatcher.client_slot(&peer, false),
+        };
+        let slot = match slot {
             Ok(slot) => slot,
             Err(error) => {
                 return self.reject(&request, protocol, peer.identity(), &error);
@@ -367,6 +371,11 @@ impl Router {
         let server = ("this gateway", "reflection lists its services");
         error::unknown_rpc(server, path, contract.chain(OWN_METHODS))
     }
+}
+
+/// Returns whether the path is that of a health check, which is for all.
+fn is_health(path: &str) -> bool {
+    path.starts_with("/grpc.health.")
 }
 
 /// Returns the entry of [`OWN_METHODS`] at this path.

@@ -63,7 +63,7 @@ impl Visibility {
         }
         let mut out = Vec::with_capacity(encoded.len());
         // Of each service and rpc, its new index; none if it is hidden.
-        let mut services: Vec<Option<(i32, Vec<Option<i32>>)>> = Vec::new();
+        let mut services: Vec<Option<NewIndices>> = Vec::new();
         let mut comments = None;
         let mut is_changed = false;
         for item in wire::fields(encoded) {
@@ -72,7 +72,7 @@ impl Visibility {
                     let kept = self.service_of_file(package, service)?;
                     is_changed |= kept.is_changed;
                     let index = services.iter().flatten().count() as i32;
-                    services.push(kept.is_visible.then(|| (index, kept.methods)));
+                    services.push(kept.is_visible.then_some((index, kept.methods)));
                     if kept.is_visible {
                         wire::write_bytes(&mut out, SERVICE, &kept.encoded);
                     }
@@ -131,6 +131,9 @@ impl Visibility {
     }
 }
 
+/// The new index of a service, and those of its rpcs; none for those that are hidden.
+type NewIndices = (i32, Vec<Option<i32>>);
+
 /// A service of a file, without the rpcs that are hidden.
 struct KeptService {
     encoded: Vec<u8>,
@@ -155,7 +158,7 @@ fn name(message: &[u8]) -> Option<&str> {
 }
 
 /// Returns the comments of a file whose services and rpcs have these new indices.
-fn moved(mut info: SourceCodeInfo, services: &[Option<(i32, Vec<Option<i32>>)>]) -> SourceCodeInfo {
+fn moved(mut info: SourceCodeInfo, services: &[Option<NewIndices>]) -> SourceCodeInfo {
     let at = |index: i32| usize::try_from(index).unwrap_or(usize::MAX);
     info.location.retain_mut(|location| {
         let [field, service, rest @ ..] = &mut *location.path else {

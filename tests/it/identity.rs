@@ -1,5 +1,5 @@
 //! The identity of clients: tokens, JSON Web Tokens, certificates that a sidecar forwards; and
-//! that no upstream receives what has proved it.
+//! that no upstream receives its proof.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

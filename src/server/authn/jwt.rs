@@ -65,10 +65,12 @@ impl Jwt {
         let algorithms = options.algorithms.iter();
         let algorithms: Result<Vec<_>, _> =
             algorithms.map(|name| Algorithm::from_str(name)).collect();
-        let mut validation = Validation::default();
-        validation.algorithms = algorithms.map_err(|e| e.to_string())?;
-        validation.leeway = options.leeway.as_secs();
-        validation.validate_nbf = true;
+        let mut validation = Validation {
+            algorithms: algorithms.map_err(|e| e.to_string())?,
+            leeway: options.leeway.as_secs(),
+            validate_nbf: true,
+            ..Validation::default()
+        };
         validation.set_audience(&options.audiences);
         validation.set_issuer(&[&options.issuer]);
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);

@@ -91,6 +91,7 @@ mod diagnostics;
 mod download;
 mod expression;
 mod left_out;
+mod named_field;
 mod paging;
 mod random_input;
 mod raw_body;
