@@ -130,7 +130,7 @@ pub(super) fn program() -> String {
     }
 }
 
-/// Returns whether a shell reads the character as it is.
+/// Returns whether a shell needs no quotes for the character.
 fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || "/._-+".contains(c)
 }

@@ -96,7 +96,7 @@ async fn pages_call_from_allowed_origins_only() {
     }
 }
 
-/// A page sees why its request is no call: a browser shows "Failed to fetch" for a response
+/// A page can read why its request is rejected: a browser shows "Failed to fetch" for a response
 /// without these headers.
 #[tokio::test]
 async fn allowed_pages_read_why_a_request_is_rejected() {
