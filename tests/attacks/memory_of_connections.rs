@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use crate::memory::recovered_from;
 use crate::support::{Gateway, Honest, MIB, Reply, Upstream, eventually, frames, raw};
@@ -60,8 +59,10 @@ async fn half_sent_requests_over_http1_draw_from_the_budget() {
     let mut request = head.into_bytes();
     request.resize(60_000, b' ');
     let mut streams = Vec::new();
+    // Another client than the honest one.
+    let address = "127.0.0.2".parse().unwrap();
     for _ in 0..1_500 {
-        let mut stream = TcpStream::connect(gateway.grpc).await.unwrap();
+        let mut stream = raw::connect_from(address, gateway.grpc).await.unwrap();
         let _ = stream.write_all(&request).await;
         streams.push(stream);
     }

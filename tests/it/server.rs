@@ -346,6 +346,11 @@ async fn admin_listener_serves_metrics_and_probes() {
     ] {
         assert!(text.contains(line), "{line} not in\n{text}");
     }
+    // Only with TLS, and after a login.
+    let of_others = [
+        "drawbridge_certificate_expiry_timestamp_seconds",
+        "drawbridge_credential_expiry_timestamp_seconds",
+    ];
     let served: BTreeSet<String> = text
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
@@ -353,6 +358,7 @@ async fn admin_listener_serves_metrics_and_probes() {
             "counter" => format!("{name}_total"),
             _ => name.to_owned(),
         })
+        .chain(of_others.map(str::to_owned))
         .collect();
     let documented: BTreeSet<String> = include_str!("../../docs/operations.md")
         .lines()
