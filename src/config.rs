@@ -430,6 +430,7 @@ impl Config {
             config.check_upstreams(&report);
         }
         config.warnings.extend(report.take_warnings());
+        config.warnings.extend(config.unknown_tokens());
         config.digest = config.digest_of(text);
         report.finish(config)
     }

@@ -13,7 +13,7 @@ use std::fmt;
 
 use drawbridge_transcoder::contract::{NamedField, Unnamed};
 
-pub use self::compile::{Subject, compile};
+pub use self::compile::{Subject, compile, unknown_tokens};
 pub use self::pattern::{Pattern, ValuePattern};
 use crate::downstream::Identity;
 use crate::error::Error;

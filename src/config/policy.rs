@@ -83,36 +83,40 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// Returns the rules that name an upstream, an rpc, a field or a client token that does not
-    /// exist.
+    /// Returns the rules that name an upstream, an rpc or a field that does not exist.
     pub fn policy(&self, contract: &Contract) -> Result<Option<Policy>, Vec<Problem>> {
         if self.policy.is_empty() {
             return Ok(None);
         }
         let upstreams: Vec<&str> = self.upstreams.iter().map(|u| &*u.name).collect();
-        let tokens: Vec<&str> = self
-            .client_tokens
-            .iter()
-            .map(|token| &*token.name)
-            .collect();
         let subject = Subject {
             methods: &contract.methods(),
             upstreams: &upstreams,
-            tokens: &tokens,
         };
         let policy = policy::compile(&self.policy, subject);
         policy.map(Some).map_err(|problems| {
-            let problem = |(index, key, problem): (usize, &str, String)| {
-                let place = &self.policy[index].place;
-                let (file, line) = place.rsplit_once(':').unwrap_or((place, ""));
-                Problem {
-                    file: file.to_owned(),
-                    line: line.parse().ok(),
-                    key: format!("policy.{key}"),
-                    problem,
-                }
-            };
+            let problem = |(index, key, problem)| self.problem_of_rule(index, key, problem);
             problems.into_iter().map(problem).collect()
         })
+    }
+
+    /// Returns warnings of rules for client tokens that do not exist. Not errors: tokens and
+    /// rules change one after the other, and a token that is revoked must not prevent a restart.
+    pub(super) fn unknown_tokens(&self) -> Vec<Problem> {
+        let tokens: Vec<&str> = self.client_tokens.iter().map(|t| &*t.name).collect();
+        let unknown = policy::unknown_tokens(&self.policy, &tokens).into_iter();
+        let problem = |(index, problem)| self.problem_of_rule(index, "identities", problem);
+        unknown.map(problem).collect()
+    }
+
+    fn problem_of_rule(&self, index: usize, key: &str, problem: String) -> Problem {
+        let place = &self.policy[index].place;
+        let (file, line) = place.rsplit_once(':').unwrap_or((place, ""));
+        Problem {
+            file: file.to_owned(),
+            line: line.parse().ok(),
+            key: format!("policy.{key}"),
+            problem,
+        }
     }
 }

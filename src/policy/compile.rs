@@ -16,8 +16,6 @@ pub struct Subject<'a> {
     pub methods: &'a [&'a Arc<Method>],
     /// The names of the upstreams.
     pub upstreams: &'a [&'a str],
-    /// The names of the client tokens; none if the tokens are not known.
-    pub tokens: &'a [&'a str],
 }
 
 /// Compiles the rules.
@@ -217,21 +215,30 @@ fn check_names(rule: &Rule, subject: Subject<'_>) -> Vec<(&'static str, String)>
             "the rule allows no rpc: no one matches all of its keys".to_owned(),
         ));
     }
-    for pattern in &rule.identities {
-        let Some(name) = pattern.as_str().strip_prefix("token:") else {
-            continue;
-        };
-        let is_known = |token: &&str| Pattern::new(name).matches(token);
-        if !subject.tokens.is_empty() && !subject.tokens.iter().any(is_known) {
-            let near = nearest(name, subject.tokens.iter().copied());
-            let problem = format!(
-                "{} is not the name of a client token{near}",
-                pattern.as_str()
-            );
-            problems.push(("identities", problem));
-        }
-    }
     problems
+}
+
+/// Returns the identities of rules that no client token has: the index of the rule, and the
+/// problem. None if there are no tokens.
+pub fn unknown_tokens(rules: &[Rule], tokens: &[&str]) -> Vec<(usize, String)> {
+    if tokens.is_empty() {
+        return Vec::new();
+    }
+    let problem = |pattern: &Pattern| {
+        let name = pattern.as_str().strip_prefix("token:")?;
+        let is_known = |token: &&str| Pattern::new(name).matches(token);
+        let is_unknown = !tokens.iter().any(is_known);
+        is_unknown.then(|| {
+            let near = nearest(name, tokens.iter().copied());
+            let text = pattern.as_str();
+            format!("{text} is not the name of a client token{near}")
+        })
+    };
+    let of_rule = |(index, rule): (usize, &Rule)| {
+        let problems: Vec<String> = rule.identities.iter().filter_map(problem).collect();
+        problems.into_iter().map(move |problem| (index, problem))
+    };
+    rules.iter().enumerate().flat_map(of_rule).collect()
 }
 
 /// Says why no rpc of a rule is restricted by a field.

@@ -209,7 +209,6 @@ mod tests {
         let subject = Subject {
             methods: &contract.methods(),
             upstreams: &[],
-            tokens: &[],
         };
         Visibility {
             identity: Identity::parse("token:a").map(Arc::new),
