@@ -63,8 +63,8 @@ struct Args {
 enum Command {
     /// Serve the configured upstreams (default).
     ///
-    /// SIGTERM drains after `server.drain_delay_secs`, SIGINT at once. Exit code: 0 after a drain, 143 or 130 if a second SIGTERM or
-    /// SIGINT ends it.
+    /// SIGTERM drains after `server.drain_delay_secs`, SIGINT at once. Exit code: 0 after a
+    /// drain, 143 or 130 if a second SIGTERM or SIGINT ends it.
     Serve,
     /// Serve embedded upstreams of all three families, to try the gateway.
     ///
@@ -88,8 +88,8 @@ enum Command {
     /// Check the configuration, log in to each upstream and make one read, and exit.
     ///
     /// Checks the annotations and the certificate of the listener, too. With --as it says instead
-    /// which rule of the policy allows or denies a call. Exit code: 0 if all is well or allowed, 1 if
-    /// something failed or is denied, 2 for invalid arguments.
+    /// which rule of the policy allows or denies a call. Exit code: 0 if all is well or allowed,
+    /// 1 if something failed or is denied, 2 for invalid arguments.
     Check(check::Options),
     /// Print configuration files to begin with, or the schema of the configuration file.
     #[command(subcommand)]

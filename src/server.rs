@@ -5,7 +5,7 @@
 //!    connections and streams whose client sends or reads nothing. A connection that is too
 //!    old ends its streams by `connection_end`.
 //! 2. `router` chooses the protocol (`protocol`), which makes a call of gRPC-Web or Connect one
-//!    of gRPC. It rejects what is no call, has too much metadata, is not authenticated (`authn`)
+//!    of gRPC. It rejects what is not a call, has too much metadata, is not authenticated (`authn`)
 //!    or names no rpc, and looks up the `served_method`.
 //!    `health_service` (probes: `health`), `reflection` and `gateway_service` are services of
 //!    their own.

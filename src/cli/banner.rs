@@ -1,5 +1,5 @@
-//! The banner of `drawbridge serve` and `drawbridge sandbox`: what is listening, and a call to paste,
-//! with `drawbridge` and with grpcurl. At most eight lines of 80 columns.
+//! The banner of `drawbridge serve` and `drawbridge sandbox`: what is listening, and a call to
+//! paste, with `drawbridge` and with grpcurl. At most eight lines of 80 columns.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -3,8 +3,9 @@
 //! In reading order: `options` has the arguments of a connection, `gateway` connects,
 //! `reflection` reads the services and types of the gateway, `names` finds an rpc or a type by a
 //! short name, `request` reads JSON into a message, `proto_json` writes messages as JSON,
-//! `resource_name` finds the names of resources in them, `comments` and `rules` read comments and annotations, `failure` describes the status of a
-//! failed call, `diagnosis` says why a gateway cannot be reached, `exit_code` has the exit codes.
+//! `resource_name` finds the names of resources in them, `comments` and `rules` read comments and
+//! annotations, `failure` describes the status of a failed call, `diagnosis` says why a gateway
+//! cannot be reached, `exit_code` has the exit codes.
 
 pub(super) mod comments;
 mod diagnosis;

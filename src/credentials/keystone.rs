@@ -35,7 +35,7 @@ struct Token {
     issued_at: Option<String>,
     expires_at: Option<String>,
     project: Option<ProjectId>,
-    /// Read as far as it is needed.
+    /// Only what is needed is read.
     catalog: Option<Value>,
 }
 

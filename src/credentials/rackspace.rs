@@ -34,7 +34,7 @@ struct LoginResponse {
 #[serde(rename_all = "camelCase")]
 struct Access {
     token: Token,
-    /// Read as far as it is needed.
+    /// Only what is needed is read.
     service_catalog: Option<Value>,
     user: Option<User>,
 }

@@ -119,8 +119,8 @@ impl CallContext<'_> {
     }
 
     /// Decodes the reply to a call of `method` with this verb and [`Call::effect`]. The message
-    /// draws from the memory of the client; a long reply waits for its turn. An error body in a success becomes the fault that
-    /// the family's error mapping reads from it.
+    /// draws from the memory of the client; a long reply waits for its turn. An error body in a
+    /// success becomes the fault that the family's error mapping reads from it.
     pub async fn decode(
         &self,
         method: &Method,

@@ -57,7 +57,8 @@ impl StreamLimiter {
     }
 
     /// Returns a permit without waiting. Fails with [`Error::Overload`] where none is
-    /// left or the client has its share, and with [`Error::Draining`] after [`StreamLimiter::drain`].
+    /// left or the client has its share, and with [`Error::Draining`] after
+    /// [`StreamLimiter::drain`].
     pub fn acquire(&self, client: Client) -> Result<StreamPermit, Error> {
         if self.is_draining() {
             return Err(Error::Draining);

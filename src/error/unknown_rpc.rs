@@ -8,8 +8,9 @@ use crate::spelling::nearest;
 /// The longest part of a client's path that an error repeats, in bytes.
 const MAX_QUOTED_BYTES: usize = 120;
 
-/// Explains a path that is none of the known rpcs, which are given as `package.Service/Method`, with
-/// the most similar rpc or service. `server` has them, and `hint` says where they are listed.
+/// Explains a path that is none of the known rpcs, which are given as `package.Service/Method`,
+/// with the most similar rpc or service. `server` has them, and `hint` says where they are
+/// listed.
 pub(crate) fn unknown_rpc<'k>(
     (server, hint): (&str, &str),
     path: &str,

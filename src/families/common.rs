@@ -112,7 +112,8 @@ pub(crate) fn not_processed(reply: &Reply) -> bool {
 }
 
 /// Returns the message of a fault: the one found in the body, else one of the common error
-/// bodies, else the body's text. A redirect has a fixed message, since its body may name an internal host.
+/// bodies, else the body's text. A redirect has a fixed message, since its body may name an
+/// internal host.
 pub(crate) fn fault_message(reply: &Reply, found: Option<String>) -> String {
     if reply.status == StatusCode::NOT_MODIFIED {
         return "the upstream responded 304 Not Modified to a request without a condition"

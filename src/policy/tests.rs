@@ -420,7 +420,7 @@ fn rules_about_what_does_not_exist_are_reported() {
     }
 }
 
-/// Tokens and rules change one after the other: such a rule is no error.
+/// Tokens and rules change one after the other: such a rule is only reported.
 #[test]
 fn identity_without_a_token_is_reported() {
     let rules = [rule("token:cI"), rule("token:*"), rule("jwt:ci")];

@@ -43,8 +43,8 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    /// Reads the metadata of a call that counts for `call_bytes`. Fails for an invalid timeout, for a
-    /// compression that is not supported, and if the memory budget has no space for a call.
+    /// Reads the metadata of a call that counts for `call_bytes`. Fails for an invalid timeout,
+    /// for a compression that is not supported, and if the memory budget has no space for a call.
     pub(super) fn of(
         headers: &HeaderMap,
         protocol: RpcProtocol,

@@ -81,8 +81,8 @@ impl SharedAccess {
 }
 
 impl Access {
-    /// Reads how clients authenticate themselves, and what they may do by `policy`. Keeps the keys of `previous` if their settings are
-    /// the same.
+    /// Reads how clients authenticate themselves, and what they may do by `policy`. Keeps the
+    /// keys of `previous` if their settings are the same.
     ///
     /// # Errors
     ///

@@ -11,7 +11,8 @@ use crate::upstream::default_downloads;
 /// and the sockets of name lookups.
 const OWN_DESCRIPTORS: u64 = 32;
 
-/// Connections to an upstream beyond its concurrent calls and downloads: logins, health checks, idle ones.
+/// Connections to an upstream beyond its concurrent calls and downloads: logins, health checks,
+/// idle ones.
 const SPARE_PER_UPSTREAM: u64 = 8;
 
 /// The most connections of the admin listener. At the limit, the one whose last request is the

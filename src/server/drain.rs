@@ -38,9 +38,10 @@ pub(super) enum Stop {
 
 impl Drain {
     /// Runs a server, drains it when `stop` fires or is dropped, and returns when all calls
-    /// have ended. During the delay, only readiness and health change. After the timeout the remaining ones are cut off: they end with an error,
-    /// and a connection that is still open [`CUT_OFF_GRACE`] later is closed. `server` gets the
-    /// future that completes when it is to accept no more connections.
+    /// have ended. During the delay, only readiness and health change. After the timeout the
+    /// remaining ones are cut off: they end with an error, and a connection that is still open
+    /// [`CUT_OFF_GRACE`] later is closed. `server` gets the future that completes when it is to
+    /// accept no more connections.
     pub(super) async fn serve<F: Future<Output = ()>>(
         self,
         stop: oneshot::Receiver<Stop>,

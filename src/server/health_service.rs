@@ -47,8 +47,8 @@ impl HealthRegistry {
         })))
     }
 
-    /// Sets the status of a service. Has no effect after [`Self::set_not_serving`]. Streams are notified of
-    /// changes only.
+    /// Sets the status of a service. Has no effect after [`Self::set_not_serving`]. Streams are
+    /// notified of changes only.
     pub(super) fn set(&self, service: &str, status: ServingStatus) {
         self.0.send_if_modified(|statuses| {
             let known = statuses.by_service.get_mut(service);

@@ -1,5 +1,5 @@
-//! Reads the messages of a request, or those of a response of tonic. Received bytes draw from the memory of their client; a
-//! message stays compressed until the call may use it.
+//! Reads the messages of a request, or those of a response of tonic. Received bytes draw from the
+//! memory of their client; a message stays compressed until the call may use it.
 
 use std::io::Read as _;
 use std::pin::Pin;

@@ -41,7 +41,8 @@ impl ServedMethod {
         found.map(|(_, metrics)| metrics.clone())
     }
 
-    /// Makes the gRPC response and its metadata, of a message that may be compressed. It keeps `held`, the memory of the call.
+    /// Makes the gRPC response and its metadata, of a message that may be compressed. It keeps
+    /// `held`, the memory of the call.
     pub(super) fn response(
         &self,
         response: UnaryResponse,

@@ -23,8 +23,8 @@ pub struct Upstreams {
 }
 
 impl Upstreams {
-    /// Builds all configured upstreams; `hook` returns the exchange hook of an upstream's name. Returns
-    /// all problems at once.
+    /// Builds all configured upstreams; `hook` returns the exchange hook of an upstream's name.
+    /// Returns all problems at once.
     pub fn build(
         settings: &[Settings],
         families: Families,

@@ -19,7 +19,8 @@ pub(super) struct Key {
     /// name, whose streams are polled by themselves. A loop keeps both, so that no others can
     /// have its addresses.
     pub(super) instances: (usize, usize),
-    /// The rpc of the watch, as `package.Service/Method`. It determines what is polled and what is sent.
+    /// The rpc of the watch, as `package.Service/Method`. It determines what is polled and what
+    /// is sent.
     pub(super) operation: Box<str>,
     /// The bound call: verb, path, position of the project in the path, query, body.
     pub(super) verb: http::Method,

@@ -83,8 +83,8 @@ pub(super) struct PollRules {
 }
 
 /// Whether the upstream reports that the resource does not exist. An error body in a
-/// success is not such a report: it may be of a proxy or a server that is starting. Nor is a path that
-/// does not exist.
+/// success is not such a report: it may be of a proxy or a server that is starting. Nor is a path
+/// that does not exist.
 pub(super) fn is_not_found(error: &Error) -> bool {
     matches!(error, Error::Upstream(fault)
         if fault.code == Code::NotFound && !fault.is_unrelated && !error.is_wrong_success())

@@ -65,7 +65,7 @@ async fn unread_streams_are_reset() {
     gateway.recovers(before).await;
 }
 
-/// A window for a part of each response is no way to keep the rest in memory.
+/// A window for a part of each response does not keep the rest in memory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_are_read_in_part_are_reset() {
     let reason = "x".repeat(8_000);

@@ -302,8 +302,8 @@ async fn requests_that_are_no_calls_of_a_protocol_are_rejected() {
     assert!(recorder.seen().is_empty(), "{:?}", recorder.seen());
 }
 
-/// What a client writes in another way than its protocol says is its own fault, in each protocol and
-/// for the rpcs that tonic serves: neither INTERNAL nor 500, which alerts count.
+/// What a client writes in another way than its protocol says is its own fault, in each protocol
+/// and for the rpcs that tonic serves: neither INTERNAL nor 500, which alerts count.
 #[tokio::test]
 async fn invalid_bodies_are_the_fault_of_the_client() {
     let (recorder, gateway) = deployments().await;

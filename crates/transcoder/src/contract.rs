@@ -318,8 +318,8 @@ impl Method {
     /// Binds a request message to its REST call, in this order: the wire format
     /// (`Error::Malformed`), REQUIRED fields, path, query, body (each
     /// `Error::Binding`). An empty string, list or map counts as missing, and so do a
-    /// zero whose field is not `optional` and the zero value of an enum. Fields that are OUTPUT_ONLY, or absent in
-    /// the dialect, are not sent.
+    /// zero whose field is not `optional` and the zero value of an enum. Fields that are
+    /// OUTPUT_ONLY, or absent in the dialect, are not sent.
     ///
     /// The call of a stream without `start` is that of the rpc which it polls or lists,
     /// with all options of that rpc, `additional_bindings` included; the stream's request

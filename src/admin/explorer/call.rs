@@ -36,8 +36,8 @@ use crate::telemetry::code_name;
 /// The largest message of a response. A browser shows no larger one.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
-/// How much memory a message takes in proportion to its length while it becomes JSON: its bytes, its
-/// fields, their values as JSON, and the text.
+/// How much memory a message takes in proportion to its length while it becomes JSON: its bytes,
+/// its fields, their values as JSON, and the text.
 const MESSAGE_FACTOR: usize = 8;
 
 /// The time in which a connection to the listener of the same process must be made.

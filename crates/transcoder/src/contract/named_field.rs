@@ -24,7 +24,7 @@ pub struct NamedField {
 #[derive(Debug)]
 struct Step {
     number: u32,
-    /// What must not be set beside it: the other members of its oneof, its raw field, additional
+    /// What must not be set as well: the other members of its oneof, its raw field, additional
     /// properties.
     rivals: Vec<u32>,
 }
@@ -34,7 +34,7 @@ struct Step {
 pub enum Unnamed {
     /// The field is unset, or empty.
     Unset,
-    /// The field, or a message that contains it, occurs more than once, or beside another field
+    /// The field, or a message that contains it, occurs more than once, or with another field
     /// that could replace it.
     Ambiguous,
     /// This field is set, too.
