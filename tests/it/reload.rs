@@ -235,6 +235,40 @@ async fn invalid_configuration_is_rejected_as_at_start() {
     drop(watch);
 }
 
+#[tokio::test]
+async fn changed_rules_apply_to_new_calls() {
+    let api = in_progress().await;
+    let rule = |methods: &str| {
+        let rule = format!("[[policy]]\nidentities = ['anonymous']\nmethods = ['{methods}']\n");
+        format!("{HEAD}{}{rule}", upstream("u", &api.url()))
+    };
+    let none = format!("{HEAD}{}", upstream("u", &api.url()));
+    let test = Reloadable::start(&none).await;
+    test.get("u").await.unwrap();
+    for (text, want, code) in [
+        (
+            rule("ListStacks"),
+            Reloaded::Applied,
+            Code::PermissionDenied,
+        ),
+        (rule("GetStak"), Reloaded::Refused, Code::PermissionDenied),
+        (rule("GetSoftwareDeployment"), Reloaded::Applied, Code::Ok),
+        (
+            rule("ListStacks"),
+            Reloaded::Applied,
+            Code::PermissionDenied,
+        ),
+        (none, Reloaded::Applied, Code::Ok),
+    ] {
+        api.take();
+        assert_eq!(test.change(&text).await, want, "{text}");
+        let got = test.get("u").await;
+        let got_code = got.as_ref().err().map_or(Code::Ok, Status::code);
+        assert_eq!(got_code, code, "{text}: {got:?}");
+        assert_eq!(api.take().is_empty(), code != Code::Ok, "{text}");
+    }
+}
+
 /// A call that is in flight may finish in the drain timeout.
 #[tokio::test]
 async fn call_of_a_removed_upstream_finishes_or_is_cut_off() {
