@@ -271,10 +271,17 @@ impl Config {
         overlay: Overlay,
         env: Env<'_>,
     ) -> Result<Self, Vec<Problem>> {
-        let defaults = Self {
-            overlay,
-            ..Self::empty()
-        };
+        Self::empty().read_over(path, overlay, env)
+    }
+
+    /// Reads the file, if there is one, and the overlay over these defaults.
+    fn read_over(
+        self,
+        path: Option<&Path>,
+        overlay: Overlay,
+        env: Env<'_>,
+    ) -> Result<Self, Vec<Problem>> {
+        let defaults = Self { overlay, ..self };
         match path {
             Some(path) => Self::read(path, defaults, env),
             None => Self::parse("environment", "", Path::new(""), defaults, env),
@@ -306,14 +313,7 @@ impl Config {
         overlay: Overlay,
         env: Env<'_>,
     ) -> Result<Self, Vec<Problem>> {
-        let defaults = Self {
-            overlay,
-            ..Self::sandbox()
-        };
-        match path {
-            Some(path) => Self::read(path, defaults, env),
-            None => Self::parse("environment", "", Path::new(""), defaults, env),
-        }
+        Self::sandbox().read_over(path, overlay, env)
     }
 
     /// Returns whether the log has JSON lines, also where the configuration is invalid: by the
